@@ -1,1 +1,11 @@
-//! (being written)
+//! What only the kernel can do: fork, signals, locks, descriptors, shared words. The package's only unsafe beside the board's map.
+//!
+//! Safe types in and out; one system call a block; errno becomes `io::Result` at once.
+
+pub mod clock;
+pub mod control_page;
+pub mod lock;
+pub mod pass_fd;
+pub mod process;
+pub mod signal;
+pub mod user;

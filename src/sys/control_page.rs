@@ -1,0 +1,89 @@
+//! The control page of one child: a few words in a memfd of its own, through which the child tells the master what it finished.
+//!
+//! Only the child writes; the master reads by copy and clamps. A child that lies can attract or refuse connections, nothing else
+//! (`MADV_DONTFORK` in the master: siblings never have the page).
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// Bytes of the page: one page, a handful of words of it used.
+const PAGE_BYTES: usize = 4096;
+
+/// The words of the page, by index.
+#[derive(Clone, Copy, Debug)]
+#[repr(usize)]
+pub enum Word {
+    /// Connections finished, marked ones (overload answers) included.
+    Completed = 0,
+    /// Connections read from the control socket.
+    Taken = 1,
+    /// Marked connections finished.
+    CompletedMarked = 2,
+    /// BOOTTIME ns since when the child runs policy code without having returned to its loop; 0 when it is in its loop.
+    BusySince = 3,
+}
+
+/// A mapping of the control page, in the master or in its child.
+#[derive(Debug)]
+pub struct ControlPage {
+    map: MmapRaw,
+}
+
+impl ControlPage {
+    /// Makes the page; the descriptor goes to the child (and stays with the master for a hand-over).
+    ///
+    /// # Errors
+    /// The kernel's, when memory or descriptors are short.
+    pub fn create() -> io::Result<(OwnedFd, ControlPage)> {
+        let fd = memfd_create(c"pmx-milter-control", MFdFlags::MFD_CLOEXEC)?;
+        nix::unistd::ftruncate(&fd, PAGE_BYTES as i64)?;
+        let page = ControlPage::map(&fd)?;
+        Ok((fd, page))
+    }
+
+    /// Maps an existing page; a later fork does not inherit the mapping.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn map(fd: &OwnedFd) -> io::Result<ControlPage> {
+        let map = MmapOptions::new().len(PAGE_BYTES).map_raw(fd.as_raw_fd())?;
+        map.advise(Advice::DontFork)?;
+        Ok(ControlPage { map })
+    }
+
+    fn word(&self, word: Word) -> &AtomicU64 {
+        let base = self.map.as_mut_ptr().cast::<AtomicU64>();
+        // SAFETY: the map is PAGE_BYTES long, page-aligned and lives as long as `self`; `Word` is at most 3, so the word is inside it;
+        // the words are accessed as AtomicU64 only, in both processes.
+        unsafe { &*base.add(word as usize) }
+    }
+
+    /// Reads a word. Acquire: pairs with [`ControlPage::store`].
+    pub fn load(&self, word: Word) -> u64 {
+        self.word(word).load(Ordering::Acquire)
+    }
+
+    /// Writes a word; only the child does. Release: what was done before is seen by whoever reads the new value.
+    pub fn store(&self, word: Word, value: u64) {
+        self.word(word).store(value, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn both_mappings_see_the_same_words() {
+        let (fd, master) = ControlPage::create().unwrap();
+        let child = ControlPage::map(&fd).unwrap();
+        child.store(Word::Completed, 7);
+        assert_eq!(master.load(Word::Completed), 7);
+        assert_eq!(master.load(Word::Taken), 0);
+    }
+}

@@ -1,0 +1,280 @@
+//! Processes: fork, reap, pid descriptors, what the kernel says of one.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+/// Which side of a fork we are on.
+#[derive(Debug)]
+pub enum Forked {
+    /// The parent, with the child's pid.
+    Parent(Pid),
+    /// The child. It leaves by [`exit_now`] only.
+    Child,
+}
+
+/// Forks a process that has exactly one thread.
+///
+/// # Errors
+/// The kernel's; and `Other` when more than one thread runs, since another thread's locks would stay taken for ever in the child.
+pub fn fork_single_threaded() -> io::Result<Forked> {
+    if let Ok(tasks) = fs::read_dir("/proc/self/task")
+        && tasks.count() > 1
+    {
+        return Err(io::Error::other(
+            "a process with several threads cannot fork a worker",
+        ));
+    }
+    // SAFETY: just checked that this is the only thread, so no lock can be held by a thread that does not exist in the child.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Forked::Parent(child)),
+        ForkResult::Child => Ok(Forked::Child),
+    }
+}
+
+/// Ends the process without running the parent's exit handlers or flushing its buffers a second time.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit never returns and touches no Rust state.
+    unsafe { libc::_exit(status) }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this status.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+}
+
+/// Reaps one dead child of ours, if there is one.
+pub fn reap() -> Option<(Pid, Ended)> {
+    loop {
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, status)) => return Some((pid, Ended::Exited(status))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                return Some((pid, Ended::Signalled(signal as i32)));
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Waits for one child of ours to end.
+pub fn wait_for(pid: Pid) -> Option<Ended> {
+    loop {
+        match waitpid(pid, None) {
+            Ok(WaitStatus::Exited(_, status)) => return Some(Ended::Exited(status)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(Ended::Signalled(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Makes this process a session leader without terminal.
+///
+/// # Errors
+/// The kernel's.
+pub fn new_session() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    Ok(())
+}
+
+/// Gives the process the name that `ps` and `top` show (15 bytes at most).
+pub fn set_name(name: &str) {
+    let bytes: Vec<u8> = name.bytes().filter(|byte| *byte != 0).take(15).collect();
+    if let Ok(name) = std::ffi::CString::new(bytes) {
+        // A name is a courtesy: failing to set it harms nothing.
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+}
+
+/// Puts /dev/null on standard input, output and error.
+///
+/// # Errors
+/// When /dev/null cannot be opened.
+pub fn detach_stdio() -> io::Result<()> {
+    let null = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// Raises the limit of open files to its hard limit; returns it.
+pub fn raise_descriptor_limit() -> u64 {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) => {
+            if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
+                return soft;
+            }
+            hard
+        }
+        Err(_) => 1024,
+    }
+}
+
+/// Sets the mode mask of files that are created from now on.
+pub fn set_umask(mask: u32) {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+}
+
+/// A process by descriptor: a pid that cannot be recycled under us.
+#[derive(Debug)]
+pub struct PidFd {
+    fd: OwnedFd,
+}
+
+impl PidFd {
+    /// Opens the process; confirm afterwards that it still is who you think.
+    ///
+    /// # Errors
+    /// `NotFound` (ESRCH) when it is gone.
+    pub fn open(pid: Pid) -> io::Result<PidFd> {
+        // SAFETY: pidfd_open(2) takes a pid and flags, no pointers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd =
+            i32::try_from(fd).map_err(|_| io::Error::other("pidfd_open gave no descriptor"))?;
+        // SAFETY: the kernel just made this descriptor for us.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(PidFd { fd })
+    }
+
+    /// Sends a signal to exactly this process.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, or ESRCH when it is gone.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        // SAFETY: pidfd_send_signal(2) with a null siginfo reads no memory of ours.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.fd.as_raw_fd(),
+                signal as i32,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits until the process has ended, at most this long. True when it has.
+    pub fn wait(&self, limit: Duration) -> bool {
+        use std::os::fd::AsFd;
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(
+                &mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)],
+                timeout,
+            ) {
+                Ok(0) if left.is_zero() => return false,
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// What the kernel says of a process (proc(5), stat).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcStat {
+    /// State letter; `T` is stopped.
+    pub state: char,
+    /// Threads.
+    pub threads: u64,
+    /// Start time in clock ticks since boot (field 22).
+    pub start_time: u64,
+    /// Virtual size in bytes.
+    pub vsz_bytes: u64,
+    /// Resident size in bytes.
+    pub rss_bytes: u64,
+}
+
+/// Reads `/proc/PID/stat`; `None` when the process is gone or hidden.
+pub fn stat(pid: i32) -> Option<ProcStat> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The command may hold spaces and brackets: fields are counted after the last ')'.
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<u64>().ok())
+    };
+    Some(ProcStat {
+        state: fields.first()?.chars().next()?,
+        threads: number(17)?,
+        start_time: number(19)?,
+        vsz_bytes: number(20)?,
+        rss_bytes: number(21)? * page_bytes(),
+    })
+}
+
+/// Bytes of a memory page.
+pub fn page_bytes() -> u64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|size| u64::try_from(size).ok())
+        .unwrap_or(4096)
+}
+
+/// Number of child processes of a process, as the kernel counts them.
+pub fn children(pid: i32) -> Option<usize> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    Some(text.split_ascii_whitespace().count())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_process_descriptor_signals_and_waits_for_exactly_its_process() {
+        let mut sleeper = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        let process = PidFd::open(Pid::from_raw(sleeper.id().cast_signed())).unwrap();
+        assert!(!process.wait(Duration::from_millis(1)), "it still sleeps");
+        process.signal(Signal::SIGKILL).unwrap();
+        assert!(process.wait(Duration::from_secs(60)), "it was killed");
+        sleeper.wait().unwrap();
+        assert!(
+            process.signal(Signal::SIGKILL).is_err(),
+            "a reaped process takes no signal"
+        );
+    }
+
+    #[test]
+    fn the_kernel_tells_about_this_process() {
+        let stat = stat(std::process::id().cast_signed()).unwrap();
+        assert!(stat.vsz_bytes > 0 && stat.rss_bytes > 0 && stat.threads > 0);
+    }
+}

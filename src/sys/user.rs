@@ -1,0 +1,122 @@
+//! Who we are, and how a process becomes the unprivileged user for good.
+
+use std::ffi::CString;
+use std::io;
+
+use nix::unistd::{self, Gid, Group, Uid, User};
+
+/// An account, looked up once before any fork.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Login name.
+    pub name: String,
+    /// User id, never 0.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+}
+
+/// Why an account cannot be used.
+#[derive(Debug)]
+pub enum AccountError {
+    /// There is no such user.
+    Unknown(String),
+    /// It is root: policies never run as root.
+    Root(String),
+    /// The look-up failed.
+    Lookup(String, io::Error),
+}
+
+impl std::fmt::Display for AccountError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AccountError::Unknown(name) => write!(
+                f,
+                "there is no user \"{name}\", as which policies are to run; create it (adduser --system --group {name}) or set user = \"...\" in pmx.conf"
+            ),
+            AccountError::Root(name) => {
+                write!(
+                    f,
+                    "user \"{name}\" is root, and a policy never runs as root; set user = \"...\" in pmx.conf"
+                )
+            }
+            AccountError::Lookup(name, error) => {
+                write!(f, "cannot look up user \"{name}\": {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for AccountError {}
+
+/// Looks up the user as which policies run.
+///
+/// # Errors
+/// When there is no such user, or it is root.
+pub fn account(name: &str) -> Result<Account, AccountError> {
+    match User::from_name(name) {
+        Err(error) => Err(AccountError::Lookup(name.to_owned(), error.into())),
+        Ok(None) => Err(AccountError::Unknown(name.to_owned())),
+        Ok(Some(user)) if user.uid.is_root() => Err(AccountError::Root(name.to_owned())),
+        Ok(Some(user)) => Ok(Account {
+            name: user.name,
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+        }),
+    }
+}
+
+/// Number of a user by name.
+pub fn uid_of(name: &str) -> Option<u32> {
+    User::from_name(name)
+        .ok()
+        .flatten()
+        .map(|user| user.uid.as_raw())
+}
+
+/// Number of a group by name.
+pub fn gid_of(name: &str) -> Option<u32> {
+    Group::from_name(name)
+        .ok()
+        .flatten()
+        .map(|group| group.gid.as_raw())
+}
+
+/// Effective user id of this process.
+pub fn effective_uid() -> u32 {
+    unistd::geteuid().as_raw()
+}
+
+/// Name of the effective user, or its number.
+pub fn effective_name() -> String {
+    let uid = unistd::geteuid();
+    User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// Becomes `account` for good: groups, then group, then user; verifies that there is no way back. Does nothing for a process that
+/// already runs as an ordinary user.
+///
+/// # Errors
+/// The kernel's, or `PermissionDenied` when root could be had back.
+pub fn become_account(account: &Account) -> io::Result<()> {
+    if !unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    let name = CString::new(account.name.as_str())?;
+    unistd::initgroups(&name, gid)?;
+    unistd::setresgid(gid, gid, gid)?;
+    unistd::setresuid(uid, uid, uid)?;
+    if unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok()
+        || unistd::geteuid() != uid
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the change of user did not take effect",
+        ));
+    }
+    Ok(())
+}
