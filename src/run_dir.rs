@@ -1,1 +1,165 @@
-//! (being written)
+//! The paths on which control and master meet: `NAME.lock`, `NAME.pid`, `NAME.scoreboard` in the run directory.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::MilterName;
+
+/// The files of one milter in its run directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    dir: PathBuf,
+    name: String,
+}
+
+impl Paths {
+    /// The files of `name` in `run_dir`.
+    pub fn new(run_dir: &Path, name: &MilterName) -> Paths {
+        Paths {
+            dir: run_dir.to_owned(),
+            name: name.to_string(),
+        }
+    }
+
+    /// The run directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Locks: byte 0 the master's, byte 1 + slot a child's.
+    pub fn lock(&self) -> PathBuf {
+        self.file("lock")
+    }
+
+    /// The master's pid as text, for init scripts only.
+    pub fn pid_file(&self) -> PathBuf {
+        self.file("pid")
+    }
+
+    /// The board.
+    pub fn board(&self) -> PathBuf {
+        self.file("scoreboard")
+    }
+
+    /// The board after a completed stop.
+    pub fn last_board(&self) -> PathBuf {
+        self.file("scoreboard.last")
+    }
+
+    fn file(&self, ending: &str) -> PathBuf {
+        self.dir.join(format!("{}.{ending}", self.name))
+    }
+}
+
+/// Milters that have a lock file or a board in the run directory, in name order. A missing directory has none.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn milters(run_dir: &Path) -> io::Result<Vec<MilterName>> {
+    let entries = match std::fs::read_dir(run_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names: Vec<MilterName> = Vec::new();
+    for entry in entries {
+        let file_name = entry?.file_name();
+        let Some(text) = file_name.to_str() else {
+            continue;
+        };
+        let name = text
+            .strip_suffix(".lock")
+            .or_else(|| text.strip_suffix(".scoreboard"));
+        if let Some(name) = name.and_then(|name| name.parse::<MilterName>().ok())
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Why a run directory is not safe to use.
+#[derive(Debug)]
+pub enum RunDirError {
+    /// It cannot be created.
+    Create(PathBuf, io::Error),
+    /// It cannot be examined.
+    Examine(PathBuf, io::Error),
+    /// It is a link or a file.
+    NotADirectory(PathBuf),
+    /// Somebody else could replace our files: owner or mode is wrong.
+    Unsafe(PathBuf, String),
+}
+
+impl std::fmt::Display for RunDirError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RunDirError::Create(path, error) => {
+                write!(
+                    f,
+                    "cannot create run_dir {}: {error}; create it, or set run_dir in pmx.conf",
+                    path.display()
+                )
+            }
+            RunDirError::Examine(path, error) => {
+                write!(f, "cannot examine run_dir {}: {error}", path.display())
+            }
+            RunDirError::NotADirectory(path) => write!(
+                f,
+                "run_dir {} is not a directory (links are not followed)",
+                path.display()
+            ),
+            RunDirError::Unsafe(path, why) => {
+                write!(
+                    f,
+                    "run_dir {} is not safe: {why}; mend it with chown and chmod 0755",
+                    path.display()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for RunDirError {}
+
+/// Makes the run directory if it is missing (mode 0755) and checks that only we or root can replace files in it.
+///
+/// # Errors
+/// See [`RunDirError`].
+pub fn prepare(dir: &Path) -> Result<(), RunDirError> {
+    match std::fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            use std::os::unix::fs::DirBuilderExt;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(dir)
+                .map_err(|error| RunDirError::Create(dir.to_owned(), error))?;
+        }
+        Err(error) => return Err(RunDirError::Examine(dir.to_owned(), error)),
+        Ok(_) => {}
+    }
+    let meta = std::fs::symlink_metadata(dir)
+        .map_err(|error| RunDirError::Examine(dir.to_owned(), error))?;
+    if !meta.is_dir() {
+        return Err(RunDirError::NotADirectory(dir.to_owned()));
+    }
+    let uid = crate::sys::user::effective_uid();
+    if meta.uid() != uid && meta.uid() != 0 && uid != 0 {
+        return Err(RunDirError::Unsafe(
+            dir.to_owned(),
+            format!("it belongs to user number {}, we are {uid}", meta.uid()),
+        ));
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(RunDirError::Unsafe(
+            dir.to_owned(),
+            format!("its mode {:04o} lets others write", meta.mode() & 0o7777),
+        ));
+    }
+    Ok(())
+}

@@ -27,6 +27,15 @@ pub struct Recipient {
     pub address: Box<[u8]>,
 }
 
+/// One header field as the MTA gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Name without colon.
+    pub name: Box<[u8]>,
+    /// Value without the one leading space; folds are LF.
+    pub value: Box<[u8]>,
+}
+
 /// What is known of the message in progress. Only what the policy collects is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
@@ -35,7 +44,7 @@ pub struct Message {
     /// Recipients not refused by this policy; `None` when they are not collected.
     pub recipients: Option<Vec<Recipient>>,
     /// Header fields in order.
-    pub headers: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub headers: Vec<Header>,
     /// The body so far.
     pub body: Vec<u8>,
     /// Edits asked for so far.

@@ -1,6 +1,6 @@
-//! The operator's policy: what the rest of the program needs to know of it, and the Lua that runs it.
+//! The operator's policy: what the rest of the program needs to know of it.
 //!
-//! `event`, `verdict`, `facts` and `wants` are plain types that [`crate::session`] shares; the Lua engine stands beside them.
+//! `event`, `verdict`, `facts` and `wants` are the plain types on which session and Lua engine meet.
 #![forbid(unsafe_code)]
 
 pub mod event;

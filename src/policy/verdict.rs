@@ -29,11 +29,16 @@ impl Verdict {
     pub fn allowed_at(&self, callback: Callback) -> bool {
         match callback {
             Callback::Abort | Callback::Close => matches!(self, Verdict::Continue),
-            Callback::Connect | Callback::Helo | Callback::Unknown => !matches!(self, Verdict::Discard | Verdict::Skip),
-            Callback::Body => true,
-            Callback::Mail | Callback::Rcpt | Callback::Data | Callback::Header | Callback::Eoh | Callback::Eom => {
-                !matches!(self, Verdict::Skip)
+            Callback::Connect | Callback::Helo | Callback::Unknown => {
+                !matches!(self, Verdict::Discard | Verdict::Skip)
             }
+            Callback::Body => true,
+            Callback::Mail
+            | Callback::Rcpt
+            | Callback::Data
+            | Callback::Header
+            | Callback::Eoh
+            | Callback::Eom => !matches!(self, Verdict::Skip),
         }
     }
 

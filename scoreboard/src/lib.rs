@@ -1,1 +1,0 @@
-//! A lock-free scoreboard file.
