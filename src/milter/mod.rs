@@ -1,5 +1,7 @@
-//! The milter wire protocol: frames, commands, replies, negotiation, macros. Pure: no I/O, no clock, no allocation on the peer's word.
+//! The milter wire protocol: frames, commands, macros, reply texts. Pure: no I/O, no clock, no allocation on the peer's word.
 #![forbid(unsafe_code)]
 
+pub mod command;
+pub mod frame;
 pub mod macros;
 pub mod reply_text;
