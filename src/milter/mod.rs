@@ -1,7 +1,8 @@
-//! The milter wire protocol: frames, commands, macros, reply texts. Pure: no I/O, no clock, no allocation on the peer's word.
+//! The milter wire protocol: frames, commands, negotiation, macros, reply texts. Pure: no I/O, no clock, no allocation on the peer's word.
 #![forbid(unsafe_code)]
 
 pub mod command;
 pub mod frame;
 pub mod macros;
+pub mod negotiate;
 pub mod reply_text;
