@@ -163,3 +163,47 @@ pub fn prepare(dir: &Path) -> Result<(), RunDirError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn milters_are_found_by_lock_or_board_and_named_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in [
+            "b.lock",
+            "b.scoreboard",
+            "a.scoreboard",
+            "a.scoreboard.last",
+            "c.pid",
+            "..lock",
+            "notes",
+        ] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        let found: Vec<String> = milters(dir.path())
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found, ["a", "b"]);
+        assert!(milters(&dir.path().join("missing")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_run_directory_that_others_can_write_or_that_is_a_link_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("run");
+        prepare(&made).unwrap();
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(prepare(&made), Err(RunDirError::Unsafe(..))));
+        let link = dir.path().join("link");
+        symlink(&made, &link).unwrap();
+        assert!(matches!(prepare(&link), Err(RunDirError::NotADirectory(_))));
+    }
+}
