@@ -4,6 +4,8 @@
 //!
 //! | module | process | what it does |
 //! |---|---|---|
+//! | [`cli`] | control | the command line, parsed into types |
+//! | [`control`] | control | a verb a file: start, stop, restart, status, check, run, demo |
 //! | [`session`] | child, control | one MTA connection as a pure state machine |
 //! | [`policy`] | child, checker | what a session and the operator's Lua share |
 //! | [`milter`] | any | the wire protocol, pure |
@@ -17,7 +19,9 @@
 //! *verdict* what it decides, *edit* a change to the message · *board* the scoreboard file, *record* what one writer
 //! publishes, *snapshot* what a reader got.
 
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod milter;
 pub mod policy;
 pub mod run_dir;
