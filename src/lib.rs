@@ -16,6 +16,7 @@
 //! *verdict* what it decides, *edit* a change to the message · *board* the scoreboard file, *record* what one writer
 //! publishes, *snapshot* what a reader got.
 
+pub mod checker;
 pub mod config;
 pub mod milter;
 pub mod policy;

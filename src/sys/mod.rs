@@ -9,4 +9,5 @@ pub mod lua_guard;
 pub mod pass_fd;
 pub mod process;
 pub mod signal;
+pub mod socket;
 pub mod user;
