@@ -4,6 +4,7 @@
 //!
 //! | module | process | what it does |
 //! |---|---|---|
+//! | [`session`] | child, control | one MTA connection as a pure state machine |
 //! | [`policy`] | child, checker | what a session and the operator's Lua share |
 //! | [`milter`] | any | the wire protocol, pure |
 //! | [`config`] | control | names and values of `pmx.conf` |
@@ -21,4 +22,5 @@ pub mod config;
 pub mod milter;
 pub mod policy;
 pub mod run_dir;
+pub mod session;
 pub mod sys;
