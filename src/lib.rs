@@ -24,3 +24,4 @@ pub mod policy;
 pub mod run_dir;
 pub mod session;
 pub mod sys;
+pub mod worker;

@@ -365,6 +365,11 @@ impl Loop {
                     self.keep(connection, &input[at..], used > 0);
                     break Flow::Open;
                 }
+                Step::MessageOver => connection.engine.end_message(&mut connection.ctx),
+                Step::NewClient => {
+                    let facts = Rc::clone(connection.session.facts());
+                    connection.ctx = connection.engine.context(facts);
+                }
                 Step::Close(close) => {
                     self.explain(connection, &close);
                     break Flow::End;
