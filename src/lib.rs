@@ -19,6 +19,7 @@
 //! *verdict* what it decides, *edit* a change to the message · *board* the scoreboard file, *record* what one writer
 //! publishes, *snapshot* what a reader got.
 
+pub mod checker;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -27,3 +28,4 @@ pub mod policy;
 pub mod run_dir;
 pub mod session;
 pub mod sys;
+pub mod worker;
