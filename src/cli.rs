@@ -53,13 +53,7 @@ pub struct PmxInit {
 #[derive(Args, Debug)]
 struct PlaceArgs {
     /// Configuration; /etc/pmx/pmx.conf if neither this nor $PMX_CONF is given
-    #[arg(
-        short = 'c',
-        value_name = "FILE",
-        global = true,
-        env = "PMX_CONF",
-        hide_env = true
-    )]
+    #[arg(short = 'c', value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Where milters keep lock, pid and scoreboard, instead of the configuration's run_dir
     #[arg(long, value_name = "DIR", global = true)]
@@ -68,7 +62,7 @@ struct PlaceArgs {
 
 impl From<PlaceArgs> for Place {
     fn from(args: PlaceArgs) -> Place {
-        Place::new(args.config, args.run_dir)
+        Place::new(args.config.as_deref(), args.run_dir)
     }
 }
 
@@ -292,7 +286,7 @@ mod tests {
         ] {
             let parsed = PmxMilter::try_parse_from(line.split(' ')).unwrap();
             let place = Place::from(parsed.place);
-            assert_eq!(place, Place::new(Some("f".into()), Some("d".into())));
+            assert_eq!(place, Place::new(Some("f".as_ref()), Some("d".into())));
             assert!(matches!(parsed.verb, Verb::Status(args) if args.milters.len() == 1));
         }
     }

@@ -6,6 +6,8 @@ pub mod json;
 mod text;
 mod view;
 
+pub use view::State;
+
 use std::io::{self, IsTerminal};
 use std::thread;
 use std::time::Duration;
