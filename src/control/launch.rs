@@ -80,7 +80,14 @@ pub(super) fn launch(
         Forked::Parent(pid) => pid,
         Forked::Child => {
             drop(reader);
-            process::exit_now(child(how, milter, run_dir, config_file, account, writer.into()));
+            process::exit_now(child(
+                how,
+                milter,
+                run_dir,
+                config_file,
+                account,
+                writer.into(),
+            ));
         }
     };
     drop(writer);

@@ -44,11 +44,7 @@ pub fn start(place: &Place, names: &[MilterName], how: Launch) -> Exit {
     worst
 }
 
-fn chosen<'a>(
-    config: &'a Config,
-    names: &[MilterName],
-    worst: &mut Exit,
-) -> Vec<&'a MilterConfig> {
+fn chosen<'a>(config: &'a Config, names: &[MilterName], worst: &mut Exit) -> Vec<&'a MilterConfig> {
     if names.is_empty() {
         return config.milters.iter().filter(|m| m.enabled).collect();
     }
@@ -235,9 +231,7 @@ mod tests {
         let name: MilterName = "policy".parse().unwrap();
         let [postfix, sendmail] = mta_lines(&name, &"inet:3366@127.0.0.1".parse().unwrap());
         assert!(postfix.ends_with("smtpd_milters = inet:127.0.0.1:3366"));
-        assert!(
-            sendmail.ends_with("INPUT_MAIL_FILTER(`policy', `S=inet:3366@127.0.0.1, F=T')dnl")
-        );
+        assert!(sendmail.ends_with("INPUT_MAIL_FILTER(`policy', `S=inet:3366@127.0.0.1, F=T')dnl"));
     }
 
     #[test]

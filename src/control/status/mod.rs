@@ -3,6 +3,8 @@
 
 mod gather;
 pub mod json;
+#[cfg(test)]
+mod tests;
 mod text;
 mod view;
 
