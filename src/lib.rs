@@ -19,6 +19,7 @@
 
 pub mod checker;
 pub mod config;
+pub mod master;
 pub mod milter;
 pub mod policy;
 pub mod run_dir;
