@@ -1,14 +1,33 @@
 //! `pmx.conf` as the rest of the program sees it: typed, complete, with every default filled in. Knows no process.
+//!
+//! `keys` is the table of all keys; `parse` walks the files, `assign` puts one value into its field, `check` knows what holds
+//! between keys, `dump` writes it all back.
 #![forbid(unsafe_code)]
 
+mod assign;
+mod check;
+mod dump;
+mod include;
+mod keys;
+mod load;
 mod name;
+pub(crate) mod nearest;
+mod parse;
 mod port;
+mod problem;
+#[cfg(test)]
+mod tests;
+mod value;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use dump::dump;
+pub use keys::{KEYS, Key, KeyDefault, Place};
+pub use load::{choose, default_file, run_dir_of};
 pub use name::{MilterName, MilterNameError};
 pub use port::{Port, PortError};
+pub use problem::{Problem, Problems};
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

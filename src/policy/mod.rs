@@ -14,7 +14,6 @@ pub mod facts;
 mod interpreter;
 mod lists;
 mod load;
-mod nearest;
 mod sandbox;
 #[cfg(test)]
 mod tests;

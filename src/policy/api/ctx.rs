@@ -14,10 +14,10 @@ use mlua::{
 use super::super::context::Inner;
 use super::super::event::Callback;
 use super::super::facts::{Facts, Header, Message};
-use super::super::nearest::did_you_mean;
 use super::super::verdict::Verdict;
 use super::milter::VerdictValue;
 use super::{bytes, edits, fail};
+use crate::config::nearest::did_you_mean;
 use crate::milter::reply_text::{ReplyText, ReplyTextError};
 
 /// The fields of `ctx`.
