@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`session`] | child, control | one MTA connection as a pure state machine |
 //! | [`policy`] | child, checker | what a session and the operator's Lua share |
+//! | [`client`] | control | the MTA's side of the protocol, for `try`, `demo` and tests |
 //! | [`milter`] | any | the wire protocol, pure |
 //! | [`config`] | control | names and values of `pmx.conf` |
 //! | [`run_dir`] | any | the paths on which control and master meet |
@@ -17,6 +18,7 @@
 //! *verdict* what it decides, *edit* a change to the message · *board* the scoreboard file, *record* what one writer
 //! publishes, *snapshot* what a reader got.
 
+pub mod client;
 pub mod config;
 pub mod milter;
 pub mod policy;
