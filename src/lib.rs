@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`session`] | child, control | one MTA connection as a pure state machine |
 //! | [`policy`] | child, checker | what a session and the operator's Lua share |
+//! | [`control`] | control | the verbs |
 //! | [`client`] | control | the MTA's side of the protocol, for `try`, `demo` and tests |
 //! | [`milter`] | any | the wire protocol, pure |
 //! | [`config`] | control | names and values of `pmx.conf` |
@@ -20,6 +21,11 @@
 
 pub mod client;
 pub mod config;
+/// The control program's verbs.
+pub mod control {
+    pub mod rehearsal;
+    pub mod try_policy;
+}
 pub mod milter;
 pub mod policy;
 pub mod run_dir;
