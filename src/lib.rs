@@ -6,6 +6,8 @@
 //! |---|---|---|
 //! | [`session`] | child, control | one MTA connection as a pure state machine |
 //! | [`policy`] | child, checker | what a session and the operator's Lua share |
+//! | [`control`] | control | the verbs |
+//! | [`client`] | control | the MTA's side of the protocol, for `try`, `demo` and tests |
 //! | [`milter`] | any | the wire protocol, pure |
 //! | [`config`] | control | names and values of `pmx.conf` |
 //! | [`run_dir`] | any | the paths on which control and master meet |
@@ -18,11 +20,14 @@
 //! publishes, *snapshot* what a reader got.
 
 pub mod checker;
+pub mod client;
 pub mod config;
 pub mod master;
 pub mod milter;
 pub mod policy;
+pub mod rehearsal;
 pub mod run_dir;
 pub mod session;
 pub mod sys;
+pub mod try_policy;
 pub mod worker;
