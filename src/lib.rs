@@ -4,6 +4,8 @@
 //!
 //! | module | process | what it does |
 //! |---|---|---|
+//! | [`cli`] | control | the command line, parsed into types |
+//! | [`control`] | control | a verb a file: start, stop, restart, status, check, run, demo |
 //! | [`session`] | child, control | one MTA connection as a pure state machine |
 //! | [`policy`] | child, checker | what a session and the operator's Lua share |
 //! | [`control`] | control | the verbs |
@@ -20,8 +22,10 @@
 //! publishes, *snapshot* what a reader got.
 
 pub mod checker;
+pub mod cli;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod master;
 pub mod milter;
 pub mod policy;

@@ -251,8 +251,17 @@ pub fn page_bytes() -> u64 {
 
 /// Number of child processes of a process, as the kernel counts them.
 pub fn children(pid: i32) -> Option<usize> {
+    child_pids(pid).map(|pids| pids.len())
+}
+
+/// The child processes of a process that has one thread (proc(5), children); `None` when it is gone or hidden.
+pub fn child_pids(pid: i32) -> Option<Vec<i32>> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    Some(text.split_ascii_whitespace().count())
+    Some(
+        text.split_ascii_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect(),
+    )
 }
 
 #[cfg(test)]
