@@ -12,6 +12,8 @@ mod collect;
 #[cfg(not(loom))]
 mod create;
 #[cfg(not(loom))]
+mod fields;
+#[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
 pub mod liveness;

@@ -71,7 +71,6 @@ pub(super) fn launch(
     how: Launch,
     milter: &MilterConfig,
     run_dir: &Path,
-    config_file: &Path,
     account: Option<&Account>,
     mut warned: impl FnMut(&str),
 ) -> io::Result<Outcome> {
@@ -80,14 +79,7 @@ pub(super) fn launch(
         Forked::Parent(pid) => pid,
         Forked::Child => {
             drop(reader);
-            process::exit_now(child(
-                how,
-                milter,
-                run_dir,
-                config_file,
-                account,
-                writer.into(),
-            ));
+            process::exit_now(child(how, milter, run_dir, account, writer.into()));
         }
     };
     drop(writer);
@@ -118,7 +110,6 @@ fn child(
     how: Launch,
     milter: &MilterConfig,
     run_dir: &Path,
-    config_file: &Path,
     account: Option<&Account>,
     report: OwnedFd,
 ) -> i32 {
@@ -136,7 +127,6 @@ fn child(
         milter: milter.clone(),
         run_dir: run_dir.to_owned(),
         account,
-        config_file: config_file.to_owned(),
         foreground: false,
         report: Report::to_pipe(report),
     })

@@ -32,7 +32,6 @@ pub fn run(place: &Place, name: &MilterName, main: MasterMain) -> Exit {
         milter: milter.clone(),
         run_dir: config.run_dir.clone(),
         account,
-        config_file: config.file.clone(),
         foreground: true,
         report: Report::Stderr,
     });

@@ -123,14 +123,7 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
     }
     doubts(milter);
     let warned = |text: &str| warn(format_args!("{name}: {text}"));
-    let outcome = launch(
-        how,
-        milter,
-        &config.run_dir,
-        &config.file,
-        account.as_ref(),
-        warned,
-    );
+    let outcome = launch(how, milter, &config.run_dir, account.as_ref(), warned);
     match outcome {
         Ok(Outcome::Ready(pid)) => {
             say(format_args!("{name}: started, pid {pid}"));

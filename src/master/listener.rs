@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::socket::sockopt::ReuseAddr;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt, socket,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen,
+    setsockopt, socket,
 };
 
 use crate::config::Port;
@@ -50,7 +51,9 @@ impl fmt::Display for ListenError {
             ),
             ListenError::System(what, port, error) => {
                 let advice = match error.raw_os_error() {
-                    Some(libc::EACCES) => "; a port below 1024 needs root, a socket needs a directory that may be written",
+                    Some(libc::EACCES) => {
+                        "; a port below 1024 needs root, a socket needs a directory that may be written"
+                    }
                     Some(libc::EADDRNOTAVAIL) => "; this machine has no such address",
                     Some(libc::ENOENT) => "; its directory does not exist",
                     _ => "",
@@ -88,7 +91,9 @@ impl Listener {
     pub(super) fn bind(port: &Port, access: Access) -> Result<Listener, ListenError> {
         match port {
             Port::Inet { port: number, host } => bind_tcp(port, host, *number, AddressFamily::Inet),
-            Port::Inet6 { port: number, host } => bind_tcp(port, host, *number, AddressFamily::Inet6),
+            Port::Inet6 { port: number, host } => {
+                bind_tcp(port, host, *number, AddressFamily::Inet6)
+            }
             Port::Unix(path) => bind_unix(port, path, access),
         }
     }
@@ -124,7 +129,12 @@ impl Listener {
     }
 }
 
-fn bind_tcp(port: &Port, host: &str, number: u16, family: AddressFamily) -> Result<Listener, ListenError> {
+fn bind_tcp(
+    port: &Port,
+    host: &str,
+    number: u16,
+    family: AddressFamily,
+) -> Result<Listener, ListenError> {
     let wanted_v4 = family == AddressFamily::Inet;
     let address = match (host, number).to_socket_addrs() {
         Ok(mut addresses) => addresses.find(|address| address.is_ipv4() == wanted_v4),
@@ -138,21 +148,30 @@ fn bind_tcp(port: &Port, host: &str, number: u16, family: AddressFamily) -> Resu
         error => ListenError::System(what, port.clone(), error.into()),
     };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(family, SockType::Stream, flags, None).map_err(|error| system("make a socket for", error))?;
+    let socket = socket(family, SockType::Stream, flags, None)
+        .map_err(|error| system("make a socket for", error))?;
     // Connections of the last run in TIME_WAIT must not keep the port.
     setsockopt(&socket, ReuseAddr, &true).map_err(|error| system("prepare", error))?;
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(address)).map_err(|error| system("bind", error))?;
-    Ok(Listener { socket, file: None, tcp: true })
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))
+        .map_err(|error| system("bind", error))?;
+    Ok(Listener {
+        socket,
+        file: None,
+        tcp: true,
+    })
 }
 
 fn bind_unix(port: &Port, path: &Path, access: Access) -> Result<Listener, ListenError> {
     let system = |what, error: io::Error| ListenError::System(what, port.clone(), error);
     match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.file_type().is_socket() => return Err(ListenError::NotASocket(path.to_owned())),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(ListenError::NotASocket(path.to_owned()));
+        }
         Ok(_) => match UnixStream::connect(path) {
             Ok(_) => return Err(ListenError::InUse(port.clone())),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                fs::remove_file(path).map_err(|error| system("remove the stale socket of", error))?;
+                fs::remove_file(path)
+                    .map_err(|error| system("remove the stale socket of", error))?;
             }
             Err(error) => return Err(system("ask who listens on", error)),
         },
@@ -168,8 +187,14 @@ fn bind_unix(port: &Port, path: &Path, access: Access) -> Result<Listener, Liste
         error => system("bind", error.into()),
     })?;
     // Nobody can connect before it listens: mode and owner are in time.
-    let inode = fs::symlink_metadata(path).map_err(|error| system("examine", error))?.ino();
-    let listener = Listener { socket, file: Some((path.to_owned(), inode)), tcp: false };
+    let inode = fs::symlink_metadata(path)
+        .map_err(|error| system("examine", error))?
+        .ino();
+    let listener = Listener {
+        socket,
+        file: Some((path.to_owned(), inode)),
+        tcp: false,
+    };
     let set = fs::set_permissions(path, fs::Permissions::from_mode(access.mode)).and_then(|()| {
         match (access.owner, access.group) {
             (None, None) => Ok(()),
@@ -178,7 +203,10 @@ fn bind_unix(port: &Port, path: &Path, access: Access) -> Result<Listener, Liste
     });
     if let Err(error) = set {
         listener.remove_file();
-        return Err(system("set mode and owner (socket_mode, socket_owner, socket_group) of", error));
+        return Err(system(
+            "set mode and owner (socket_mode, socket_owner, socket_group) of",
+            error,
+        ));
     }
     Ok(listener)
 }

@@ -77,7 +77,10 @@ pub(super) fn maintain(children: &[ChildView], bounds: &Bounds) -> Vec<Action> {
     let mut actions = Vec::new();
     let mut free = u64::from(bounds.slots).saturating_sub(children.len() as u64);
     let mut serving = children.iter().filter(|child| !child.retiring).count() as u64;
-    for child in children.iter().filter(|child| child.ready && !child.retiring) {
+    for child in children
+        .iter()
+        .filter(|child| child.ready && !child.retiring)
+    {
         let Some(reason) = reached(child) else {
             continue;
         };
@@ -96,7 +99,9 @@ pub(super) fn maintain(children: &[ChildView], bounds: &Bounds) -> Vec<Action> {
     let idlest = children
         .iter()
         .filter(|child| child.ready && !child.retiring && !retired(child.slot))
-        .filter(|child| child.requests == 0 && child.idle >= bounds.idle_limit && reached(child).is_none())
+        .filter(|child| {
+            child.requests == 0 && child.idle >= bounds.idle_limit && reached(child).is_none()
+        })
         .max_by_key(|child| (child.idle, child.slot));
     if let Some(child) = idlest
         && !bounds.idle_limit.is_zero()
@@ -134,20 +139,37 @@ pub(super) fn has_room(child: &ChildView, capacity: Option<u64>) -> bool {
         && !child.retiring
         && !child.unresponsive
         && capacity.is_none_or(|capacity| child.requests < capacity)
-        && (child.limits.connections == 0 || child.connections < child.limits.connections || reached(child).is_none())
+        && (child.limits.connections == 0
+            || child.connections < child.limits.connections
+            || reached(child).is_none())
 }
 
 /// Who takes the next connection: the lowest idle child, else the emptier of two at random. A child that lies about its load gains
 /// at most what it can carry.
 pub(super) fn choose(children: &[ChildView], capacity: Option<u64>, random: u64) -> Option<u32> {
-    let open: Vec<&ChildView> = children.iter().filter(|child| has_room(child, capacity)).collect();
-    if let Some(idle) = open.iter().filter(|child| child.requests == 0).min_by_key(|child| child.slot) {
+    let open: Vec<&ChildView> = children
+        .iter()
+        .filter(|child| has_room(child, capacity))
+        .collect();
+    if let Some(idle) = open
+        .iter()
+        .filter(|child| child.requests == 0)
+        .min_by_key(|child| child.slot)
+    {
         return Some(idle.slot);
     }
     let count = u64::try_from(open.len()).ok().filter(|count| *count > 0)?;
-    let pick = |number: u64| usize::try_from(number % count).ok().and_then(|index| open.get(index));
+    let pick = |number: u64| {
+        usize::try_from(number % count)
+            .ok()
+            .and_then(|index| open.get(index))
+    };
     let (first, second) = (pick(random)?, pick(random >> 32)?);
-    Some(if second.requests < first.requests { second.slot } else { first.slot })
+    Some(if second.requests < first.requests {
+        second.slot
+    } else {
+        first.slot
+    })
 }
 
 /// Should another child be forked for a connection that arrives now?
@@ -155,7 +177,9 @@ pub(super) fn should_grow(children: &[ChildView], bounds: &Bounds) -> bool {
     let serving: Vec<&ChildView> = children.iter().filter(|child| !child.retiring).collect();
     (serving.len() as u64) < u64::from(bounds.max)
         && (children.len() as u64) < u64::from(bounds.slots)
-        && serving.iter().all(|child| child.ready && (child.requests > 0 || child.unresponsive))
+        && serving
+            .iter()
+            .all(|child| child.ready && (child.requests > 0 || child.unresponsive))
 }
 
 #[cfg(test)]
@@ -181,7 +205,13 @@ mod tests {
     }
 
     fn bounds(min: u32, max: u32) -> Bounds {
-        Bounds { min, max, slots: 2 * max, idle_limit: Duration::from_secs(300), capacity: Some(2) }
+        Bounds {
+            min,
+            max,
+            slots: 2 * max,
+            idle_limit: Duration::from_secs(300),
+            capacity: Some(2),
+        }
     }
 
     #[test]
@@ -193,7 +223,10 @@ mod tests {
     #[test]
     fn idle_children_above_the_minimum_go_one_a_turn() {
         let pool = [child(0, 0), child(1, 0), child(2, 1)];
-        assert_eq!(maintain(&pool, &bounds(1, 4)), [Action::Retire(1, RetireReason::Idle)]);
+        assert_eq!(
+            maintain(&pool, &bounds(1, 4)),
+            [Action::Retire(1, RetireReason::Idle)]
+        );
         assert_eq!(maintain(&pool, &bounds(3, 4)), []);
     }
 
@@ -222,16 +255,26 @@ mod tests {
         leaving.retiring = true;
         assert_eq!(choose(&[leaving, child(1, 2)], Some(2), 7), None);
         assert_eq!(choose(&[leaving, child(1, 1)], Some(2), 7), Some(1));
-        assert_eq!(choose(&[child(0, 1), child(1, 0)], Some(2), 7), Some(1), "the idle one");
+        assert_eq!(
+            choose(&[child(0, 1), child(1, 0)], Some(2), 7),
+            Some(1),
+            "the idle one"
+        );
     }
 
     #[test]
     fn the_pool_grows_when_every_child_has_a_connection() {
         assert!(should_grow(&[child(0, 1)], &bounds(1, 2)));
         assert!(!should_grow(&[child(0, 0)], &bounds(1, 2)), "one is idle");
-        assert!(!should_grow(&[child(0, 1), child(1, 1)], &bounds(1, 2)), "the pool is full");
+        assert!(
+            !should_grow(&[child(0, 1), child(1, 1)], &bounds(1, 2)),
+            "the pool is full"
+        );
         let mut starting = child(1, 0);
         starting.ready = false;
-        assert!(!should_grow(&[child(0, 1), starting], &bounds(1, 3)), "one is coming");
+        assert!(
+            !should_grow(&[child(0, 1), starting], &bounds(1, 3)),
+            "one is coming"
+        );
     }
 }

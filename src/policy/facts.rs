@@ -3,6 +3,7 @@
 
 use super::event::{Callback, Family};
 use super::verdict::Edit;
+use crate::milter::command::without_brackets;
 use crate::milter::macros::Macros;
 
 /// The SMTP client.
@@ -39,14 +40,6 @@ impl Recipient {
     pub fn address(&self) -> &[u8] {
         without_brackets(&self.raw)
     }
-}
-
-/// An address without one enclosing pair of angle brackets, if it has one.
-pub fn without_brackets(address: &[u8]) -> &[u8] {
-    address
-        .strip_prefix(b"<")
-        .and_then(|rest| rest.strip_suffix(b">"))
-        .unwrap_or(address)
 }
 
 /// Header fields in order, all in one run of bytes: a message has dozens, and two allocations for each would cost more than all the rest.

@@ -6,12 +6,12 @@ use super::message::{self, Kept};
 use super::outcome::negotiated_reply;
 use super::stage::{self, Order, Stage};
 use super::{Decision, InHand, Mode, Over, Session, Step, Tally, envelope};
-use crate::milter::command::{self, Command};
+use crate::milter::command::{self, Command, without_brackets};
 use crate::milter::frame::{self, Frame};
 use crate::milter::negotiate::{self, Agreement, Step as Negotiated};
 use crate::milter::reply::{self, Plain};
 use crate::policy::event::{Callback, Event};
-use crate::policy::facts::{Message, Recipient, without_brackets};
+use crate::policy::facts::{Message, Recipient};
 use crate::policy::verdict::Verdict;
 
 /// Bytes of macros kept for a connection: the MTAs send some hundreds, with a client certificate a few thousand.

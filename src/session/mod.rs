@@ -250,3 +250,15 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_at_rest_is_small() {
+        // An idle session has about 1 KB with its policy's context, client and HELO name.
+        assert!(size_of::<Session>() <= 128, "{}", size_of::<Session>());
+        assert!(size_of::<Facts>() <= 176, "{}", size_of::<Facts>());
+    }
+}

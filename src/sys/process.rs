@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -139,6 +139,12 @@ pub struct PidFd {
     fd: OwnedFd,
 }
 
+impl std::os::fd::AsFd for PidFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl PidFd {
     /// Opens the process; confirm afterwards that it still is who you think.
     ///
@@ -181,7 +187,6 @@ impl PidFd {
 
     /// Waits until the process has ended, at most this long. True when it has.
     pub fn wait(&self, limit: Duration) -> bool {
-        use std::os::fd::AsFd;
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());

@@ -215,7 +215,7 @@ impl Intake {
                 Order::Gone
             }
             Ok(None) => Order::Gone,
-            Ok(Some(mut received)) => match (*received.bytes(), received.passed.take()) {
+            Ok(Some(mut received)) => match (received.message, received.passed.take()) {
                 ([order::CONNECTION, treatment, tcp, ..], Some(socket)) => {
                     if tcp == b't' {
                         socket::no_delay(&socket);

@@ -172,7 +172,8 @@ impl Loop {
             None => EpollTimeout::NONE,
             Some(next) => {
                 // Rounded up: a loop that wakes a moment too early turns once more for nothing.
-                let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                let wait =
+                    next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
                 EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX)
             }
         }
@@ -209,7 +210,10 @@ impl Loop {
         }
         let _ = self.epoll.delete(&self.intake.control);
         if !self.intake.is_retiring() {
-            log::warn!("the master is gone: finishing {} connections", self.connections.len());
+            log::warn!(
+                "the master is gone: finishing {} connections",
+                self.connections.len()
+            );
         }
         self.intake.retire();
     }
@@ -352,10 +356,9 @@ impl Loop {
         let mut at = 0;
         let flow = loop {
             let before = out.len();
-            let (used, step) =
-                connection
-                    .session
-                    .advance(&input[at..], &mut out, &mut self.tally);
+            let (used, step) = connection
+                .session
+                .advance(&input[at..], &mut out, &mut self.tally);
             at += used;
             if out.len() != before {
                 connection.group = None;
@@ -467,9 +470,10 @@ impl Loop {
     ) {
         connection.calls = connection.calls.wrapping_add(1);
         match suspended.wake {
-            Wake::At(wake) => self
-                .timers
-                .push((wake.min(deadline), key, connection.calls, Kind::Resume)),
+            Wake::At(wake) => {
+                self.timers
+                    .push((wake.min(deadline), key, connection.calls, Kind::Resume))
+            }
             Wake::Yielded => self.yielded.push_back((key, connection.calls)),
             Wake::Progress => {
                 connection.session.progress(out);
@@ -738,7 +742,9 @@ impl Loop {
                     || "-".to_owned(),
                     |client| client.host.escape_ascii().to_string(),
                 );
-                log::warn!("a connection is closed, for it is not the milter protocol: {why} (SMTP client {client})");
+                log::warn!(
+                    "a connection is closed, for it is not the milter protocol: {why} (SMTP client {client})"
+                );
             }
         }
     }
@@ -761,7 +767,11 @@ impl Loop {
                 log::warn!(
                     "a connection is closed: its MTA was silent for {} s{}",
                     now.saturating_duration_since(connection.last).as_secs(),
-                    if connection.rest.is_empty() && connection.unsent.is_empty() { "" } else { " in the middle of a packet" }
+                    if connection.rest.is_empty() && connection.unsent.is_empty() {
+                        ""
+                    } else {
+                        " in the middle of a packet"
+                    }
                 );
                 self.cut(key, connection);
             }
@@ -811,5 +821,8 @@ fn report(connection: &Connection, fault: &Fault) {
     let id = facts
         .queue_id()
         .map_or_else(|| "-".to_owned(), |id| id.escape_ascii().to_string());
-    log::error!("{id}: the policy failed, the message gets TEMPFAIL: {}", fault.text);
+    log::error!(
+        "{id}: the policy failed, the message gets TEMPFAIL: {}",
+        fault.text
+    );
 }

@@ -9,7 +9,6 @@ use scoreboard::ChildPage;
 use scoreboard::records::{self, ChildRecord, Counters, Phase};
 
 use crate::session::Tally;
-use crate::sys::clock;
 use crate::sys::control_page::{ControlPage, Word};
 
 /// The record and the page that carry it.
@@ -70,8 +69,7 @@ impl Ledger {
         let mut board = self.lock();
         board.record.connections_taken += 1;
         board.record.queue = queued;
-        self.page
-            .store(Word::Taken, board.record.connections_taken);
+        self.page.store(Word::Taken, board.record.connections_taken);
         let Board { record, page, .. } = &mut *board;
         page.publish(record);
     }
@@ -103,10 +101,8 @@ impl Ledger {
             self.page
                 .store(Word::CompletedMarked, board.completed_marked);
         }
-        self.page.store(
-            Word::Completed,
-            board.record.counters.connections_completed,
-        );
+        self.page
+            .store(Word::Completed, board.record.counters.connections_completed);
         let Board { record, page, .. } = &mut *board;
         page.publish(record);
     }
@@ -152,10 +148,4 @@ fn add(record: &mut ChildRecord, tally: &Tally, published: &mut Tally) {
     counters.recipients_refused += tally.recipients_refused - published.recipients_refused;
     counters.overload_answered += tally.overload_answered - published.overload_answered;
     *published = tally.clone();
-}
-
-/// BOOTTIME ns of a deadline on the monotonic clock.
-pub(super) fn boottime_of(deadline: std::time::Instant) -> u64 {
-    let left = deadline.saturating_duration_since(std::time::Instant::now());
-    clock::boottime_ns().saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod connection;
-mod interpreter;
 mod intake;
+mod interpreter;
 mod ledger;
 mod timers;
 
@@ -149,7 +149,9 @@ fn serve(seed: Seed) -> io::Result<()> {
     }
     process::set_name(&format!("pmx {}", seed.milter.name));
     if !lock::take(&seed.lock, seed.lock_byte)? {
-        return Err(io::Error::other("another process holds the lock of its slot"));
+        return Err(io::Error::other(
+            "another process holds the lock of its slot",
+        ));
     }
     let board = ChildPage::map(
         std::os::fd::AsFd::as_fd(&seed.board),

@@ -43,3 +43,21 @@ pub(crate) fn live(incarnation: u64, pid: u64) -> MasterRecord {
 pub(crate) fn empty() -> ChildRecord {
     ChildRecord::zeroed()
 }
+
+/// Numbers that look random and are the same in every run (xorshift64*).
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// A seed other than 0.
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The next number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
