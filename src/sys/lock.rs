@@ -82,16 +82,24 @@ pub fn master(path: &Path) -> io::Result<Option<Pid>> {
     }
 }
 
-/// Every holder, master first, then children and orphans; at most 65,536.
+/// Every holder, master first, then children and orphans; at most 65,536. Not for a process that holds locks of this file itself:
+/// opening and closing it would drop them, [`others`] does not.
 ///
 /// # Errors
 /// The kernel's, such as a missing permission to read the file.
 pub fn holders(path: &Path) -> io::Result<Vec<Holder>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+    match File::open(path) {
+        Ok(file) => others(&file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Every holder but this process itself, by a file that is open already.
+///
+/// # Errors
+/// The kernel's.
+pub fn others(file: &File) -> io::Result<Vec<Holder>> {
     let mut found = Vec::new();
     // F_GETLK names the first lock in the kernel's list, which is ordered by owner, not by byte: what lies before it must be asked too.
     let mut ranges = vec![(0, i64::MAX)];
@@ -101,7 +109,7 @@ pub fn holders(path: &Path) -> io::Result<Vec<Holder>> {
         }
         // A length of 0 reaches to the end of all files.
         let len = if end == i64::MAX { 0 } else { end - start };
-        let Some((holder, after)) = query(&file, start, len)? else {
+        let Some((holder, after)) = query(file, start, len)? else {
             continue;
         };
         found.push(holder);
