@@ -3,6 +3,7 @@
 
 mod sessions;
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -11,10 +12,11 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
 
 use crate::config::{Config, MilterConfig, MilterName};
 use crate::run_dir::{self, Paths};
-use crate::sys::{signal, user};
+use crate::sys::{process, signal, user};
 
 use super::launch::{Outcome, launch};
 use super::place::Found;
@@ -57,6 +59,8 @@ fn failed(text: impl std::fmt::Display) -> Exit {
 struct Scene {
     dir: PathBuf,
     name: MilterName,
+    /// Our child, to be waited for: in a container nobody else may do it.
+    master: Cell<Option<Pid>>,
 }
 
 impl Scene {
@@ -65,7 +69,8 @@ impl Scene {
             .parse()
             .expect("the word demo is a good name for a milter");
         let dir = nix::unistd::mkdtemp(&std::env::temp_dir().join("pmx-milter-demo.XXXXXX"))?;
-        let scene = Scene { dir, name };
+        let master = Cell::new(None);
+        let scene = Scene { dir, name, master };
         // As root the policy is read by another user.
         fs::set_permissions(&scene.dir, fs::Permissions::from_mode(0o755))?;
         fs::write(scene.dir.join("policy.lua"), POLICY)?;
@@ -103,6 +108,9 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         stop::end_now(&Paths::new(&self.run_dir(), &self.name));
+        if let Some(pid) = self.master.take() {
+            process::wait_for(pid);
+        }
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             warn(format_args!(
                 "demo: cannot remove {}: {error}",
@@ -167,6 +175,7 @@ fn begin(scene: &Scene, main: MasterMain) -> Result<Config, Exit> {
             .map_err(|error| failed(format_args!("cannot make a process: {error}")))?;
         match outcome {
             Outcome::Ready(pid) => {
+                scene.master.set(Some(Pid::from_raw(pid)));
                 say(format_args!(
                     "demo: a milter on {}, its master is pid {pid}",
                     milter.port
