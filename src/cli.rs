@@ -332,13 +332,13 @@ mod tests {
     #[test]
     fn the_configuration_may_stand_before_and_after_the_verb() {
         for line in [
-            "p -c f --run-dir d status a",
-            "p status a -c f --run-dir d",
-            "p --run-dir=d status -c f a",
+            "p -c f --run-dir /d status a",
+            "p status a -c f --run-dir /d",
+            "p --run-dir=/d status -c f a",
         ] {
             let parsed = PmxMilter::try_parse_from(line.split(' ')).unwrap();
             let place = Place::from(parsed.place);
-            assert_eq!(place, Place::new(Some("f".as_ref()), Some("d".into())));
+            assert_eq!(place, Place::new(Some("f".as_ref()), Some("/d".into())));
             assert!(matches!(parsed.verb, Verb::Status(args) if args.milters.len() == 1));
         }
     }

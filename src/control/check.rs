@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::checker;
-use crate::config::{self, Config, MilterConfig};
+use crate::config::{self, MilterConfig};
 use crate::policy::Limits;
 use crate::sys::user::Account;
 
@@ -32,7 +32,7 @@ pub fn check(place: &Place, dump: bool) -> Exit {
     }
     for milter in enabled {
         start::doubts(milter);
-        match policy(&config, milter, account.as_ref()) {
+        match policy(milter, account.as_ref()) {
             Ok(()) if dump => {}
             Ok(()) => {
                 say(format_args!(
@@ -52,19 +52,11 @@ pub fn check(place: &Place, dump: bool) -> Exit {
 ///
 /// # Errors
 /// [`Exit::NotConfigured`]
-pub(super) fn policy(
-    config: &Config,
-    milter: &MilterConfig,
-    account: Option<&Account>,
-) -> Result<(), Exit> {
+pub(super) fn policy(milter: &MilterConfig, account: Option<&Account>) -> Result<(), Exit> {
     match checker::check(&milter.policy, &limits(milter), account) {
         Ok(_) => Ok(()),
         Err(error) => {
-            complain(format_args!(
-                "{} ({}): {error}",
-                milter.name,
-                config.file.display()
-            ));
+            complain(format_args!("milter {}: {error}", milter.name));
             Err(Exit::NotConfigured)
         }
     }

@@ -16,9 +16,9 @@ use nix::unistd::Pid;
 
 use crate::config::{Config, MilterConfig, MilterName};
 use crate::run_dir::{self, Paths};
-use crate::sys::{process, signal, user};
+use crate::sys::{signal, user};
 
-use super::launch::{Outcome, launch};
+use super::launch::{self, Outcome, launch};
 use super::place::Found;
 use super::terminal::{complain, say, warn};
 use super::{AsRoot, Exit, Launch, MasterMain, start, status, stop};
@@ -109,7 +109,7 @@ impl Drop for Scene {
     fn drop(&mut self) {
         stop::end_now(&Paths::new(&self.run_dir(), &self.name));
         if let Some(pid) = self.master.take() {
-            process::wait_for(pid);
+            launch::end(pid);
         }
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             warn(format_args!(

@@ -119,7 +119,10 @@ fn child(
         && let Err(error) = user::become_account(&user)
     {
         let status = i32::from(Exit::Permission.code());
-        let text = format!("cannot become user {}: {error}", user.name);
+        let text = format!(
+            "milter {}: cannot become user {}: {error}",
+            milter.name, user.name
+        );
         Report::to_pipe(report).last(&Line::Failed(status, text));
         return status;
     }
@@ -133,7 +136,7 @@ fn child(
 }
 
 /// Waits for our child to end, and ends it if it does not; says how it ended.
-fn end(pid: Pid) -> String {
+pub(super) fn end(pid: Pid) -> String {
     // Not reaped yet, so the pid is still our child's.
     if let Ok(handle) = PidFd::open(pid)
         && !handle.wait(ENDING)

@@ -32,9 +32,12 @@ pub(super) struct Found {
 impl Place {
     /// With the defaults for what was not given.
     pub fn new(config_file: Option<&Path>, run_dir: Option<PathBuf>) -> Place {
+        let given = |dir: &PathBuf| !dir.as_os_str().is_empty();
+        // A master leaves its directory.
+        let absolute = |dir: PathBuf| std::path::absolute(&dir).unwrap_or(dir);
         Place {
             config_file: config::choose(config_file),
-            run_dir: run_dir.filter(|dir| !dir.as_os_str().is_empty()),
+            run_dir: run_dir.filter(given).map(absolute),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::config::{Config, MilterName};
 use crate::run_dir::Paths;
 
 use super::place::{Found, each_once, not_configured, running_in};
-use super::terminal::{complain, say};
+use super::terminal::complain;
 use super::{Exit, Launch, Place, check, running, start, stop};
 
 /// The verb: without names every milter that runs, disabled ones too; if none runs, like `start`.
@@ -13,7 +13,7 @@ pub fn restart(place: &Place, names: &[MilterName], how: Launch) -> Exit {
     let config = match place.config() {
         Ok(config) => config,
         Err(exit) => {
-            say("restart: nothing was changed");
+            complain("restart: not done; running milters are untouched");
             return exit;
         }
     };
@@ -41,7 +41,7 @@ fn one(config: &Config, found: &Found, name: &MilterName, how: Launch) -> Exit {
         return Exit::NotConfigured;
     };
     let checked =
-        start::account(config).and_then(|account| check::policy(config, milter, account.as_ref()));
+        start::account(config).and_then(|account| check::policy(milter, account.as_ref()));
     if let Err(exit) = checked {
         let state = if running::is_there(&Paths::new(&config.run_dir, name)) {
             "the running milter is untouched"

@@ -139,7 +139,8 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
         }
         Ok(Outcome::Failed(exit, text)) => {
             let hint = hint(&milter.port, &text, how.as_root);
-            complain(format_args!("start {name}: {text}{hint}"));
+            // The master begins its reasons with "milter NAME".
+            complain(format_args!("{text}{hint}"));
             exit
         }
         Ok(Outcome::Died(how)) => {
@@ -179,11 +180,10 @@ fn hint(port: &Port, text: &str, as_root: AsRoot) -> String {
     let text = text.to_ascii_lowercase();
     if text.contains("in use") {
         return match port_holder::of(port) {
-            Some(holder) => format!(
-                "\n  {port} is held by pid {} ({}); stop it, or choose another port in pmx.conf",
-                holder.pid, holder.name
-            ),
-            None => format!("\n  who holds {port} is not visible to this user; try: ss -lp"),
+            Some(holder) => format!("\n  it is held by pid {} ({})", holder.pid, holder.name),
+            None => {
+                "\n  who holds it is not visible to this user; root sees it with: ss -lp".to_owned()
+            }
         };
     }
     if let Port::Inet { port: number, .. } | Port::Inet6 { port: number, .. } = port

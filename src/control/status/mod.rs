@@ -66,7 +66,8 @@ pub fn status(
             _ => "",
         };
         first = false;
-        let read = say(format_args!("{between}{}", page.trim_end()));
+        // Nothing to show: only names that nobody knows, which was said on stderr.
+        let read = page.is_empty() || say(format_args!("{between}{}", page.trim_end()));
         match watch {
             Some(interval) if read => thread::sleep(interval),
             _ => return exit,
