@@ -7,6 +7,7 @@
 //! | [`policy`] | child, checker | what a session and the operator's Lua share |
 //! | [`milter`] | any | the wire protocol, pure |
 //! | [`config`] | control | names and values of `pmx.conf` |
+//! | [`log`] | any | log lines to journal, syslog, standard error or a file |
 //! | [`run_dir`] | any | the paths on which control and master meet |
 //! | [`sys`] | any | fork, signals, locks, descriptors: the only unsafe beside the board's map |
 //!
@@ -17,6 +18,7 @@
 //! publishes, *snapshot* what a reader got.
 
 pub mod config;
+pub mod log;
 pub mod milter;
 pub mod policy;
 pub mod run_dir;

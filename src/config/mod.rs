@@ -143,13 +143,9 @@ impl MilterConfig {
         self.max_pooled_procs.max(1)
     }
 
-    /// Slots: the second half only beside retiring children; one without a pool.
+    /// Slots: the second half only beside retiring children. Without a pool two: a restart hands over from one process to the next.
     pub fn most_slots(&self) -> u32 {
-        if self.without_pool() {
-            1
-        } else {
-            self.max_pooled_procs.saturating_mul(2)
-        }
+        self.most_children().saturating_mul(2)
     }
 
     /// Connections that one child may carry at once; `None` without a pool, where they wait in the child.
