@@ -6,6 +6,7 @@
 
 mod assign;
 mod check;
+mod defaults;
 mod dump;
 mod include;
 mod keys;

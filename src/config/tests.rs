@@ -536,3 +536,18 @@ fn no_text_makes_the_reader_panic() {
         assert!(printed.len() < 200_000, "{deep}: {}", printed.len());
     }
 }
+
+#[test]
+fn a_file_that_is_not_ours_gets_the_first_problems_and_the_number_of_the_others() {
+    let text: String = (0..50_000)
+        .map(|number| format!("unknown{number} = 1\n"))
+        .collect();
+    let printed = parse(&text).unwrap_err().to_string();
+    assert!(printed.len() < 20_000, "{}", printed.len());
+    // And that no milter is configured.
+    assert!(
+        printed.ends_with("and 49901 more"),
+        "{}",
+        &printed[printed.len() - 40..]
+    );
+}
