@@ -84,7 +84,10 @@ enum Verb {
     )]
     Stop(StopArgs),
     /// Checks configuration and policy, then stops and starts milters
-    #[command(visible_alias = "reload", after_help = "Example: pmx-milter restart policy")]
+    #[command(
+        visible_alias = "reload",
+        after_help = "Example: pmx-milter restart policy"
+    )]
     Restart(RestartArgs),
     /// Shows milters at once, without asking them
     #[command(after_help = "Example: pmx-milter status --format json")]

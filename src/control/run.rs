@@ -1,7 +1,6 @@
 //! `run`: one milter in the foreground, for systemd and containers. This process becomes the master.
 #![forbid(unsafe_code)]
 
-
 use crate::config::MilterName;
 use crate::master::{Report, Setup};
 
@@ -9,7 +8,6 @@ use super::launch::AsRoot;
 use super::place::not_configured;
 use super::terminal::complain;
 use super::{Exit, MasterMain, Place, start};
-
 
 /// The verb. Returns when the milter has ended.
 pub fn run(place: &Place, name: &MilterName, main: MasterMain) -> Exit {

@@ -44,11 +44,7 @@ pub fn start(place: &Place, names: &[MilterName], how: Launch) -> Exit {
     worst
 }
 
-fn chosen<'a>(
-    config: &'a Config,
-    names: &[MilterName],
-    worst: &mut Exit,
-) -> Vec<&'a MilterConfig> {
+fn chosen<'a>(config: &'a Config, names: &[MilterName], worst: &mut Exit) -> Vec<&'a MilterConfig> {
     if names.is_empty() {
         return config.milters.iter().filter(|m| m.enabled).collect();
     }
@@ -127,13 +123,7 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
     }
     exposed(milter);
     let warned = |text: &str| warn(format_args!("{name}: {text}"));
-    let outcome = launch(
-        how,
-        milter,
-        &config.run_dir,
-        account.as_ref(),
-        warned,
-    );
+    let outcome = launch(how, milter, &config.run_dir, account.as_ref(), warned);
     match outcome {
         Ok(Outcome::Ready(pid)) => {
             say(format_args!("{name}: started, pid {pid}"));
@@ -239,9 +229,7 @@ mod tests {
         let name: MilterName = "policy".parse().unwrap();
         let [postfix, sendmail] = mta_lines(&name, &"inet:3366@127.0.0.1".parse().unwrap());
         assert!(postfix.ends_with("smtpd_milters = inet:127.0.0.1:3366"));
-        assert!(
-            sendmail.ends_with("INPUT_MAIL_FILTER(`policy', `S=inet:3366@127.0.0.1, F=T')dnl")
-        );
+        assert!(sendmail.ends_with("INPUT_MAIL_FILTER(`policy', `S=inet:3366@127.0.0.1, F=T')dnl"));
     }
 
     #[test]

@@ -315,8 +315,7 @@ struct Waiting {
 impl Waiting {
     fn of(board: &Path, there: &[Process], left: Duration) -> Waiting {
         let master = there.iter().find(|process| process.is_master);
-        let frozen =
-            |pid: &Pid| process::stat(pid.as_raw()).is_some_and(|stat| stat.state == 'T');
+        let frozen = |pid: &Pid| process::stat(pid.as_raw()).is_some_and(|stat| stat.state == 'T');
         let mut waiting = Waiting {
             connections: None,
             between_messages: 0,

@@ -211,7 +211,16 @@ mod tests {
     #[test]
     fn an_unknown_signal_lists_the_known_ones() {
         for bad in [
-            "-0", "-3", "-09", "-+9", "-USR1", "-SIG", "-SIGSIGHUP", "-SIG9", "-cfile", "-HUPS",
+            "-0",
+            "-3",
+            "-09",
+            "-+9",
+            "-USR1",
+            "-SIG",
+            "-SIGSIGHUP",
+            "-SIG9",
+            "-cfile",
+            "-HUPS",
         ] {
             let error = take(words(&format!("p stop {bad}"))).unwrap_err();
             assert_eq!(error, StopSignalError::Unknown(bad.to_owned()));
@@ -225,10 +234,7 @@ mod tests {
     #[test]
     fn two_signals_are_an_error_even_the_same_twice() {
         for line in ["p stop -9 -HUP", "p stop -9 a -9"] {
-            assert!(matches!(
-                take(words(line)),
-                Err(StopSignalError::Two(..))
-            ));
+            assert!(matches!(take(words(line)), Err(StopSignalError::Two(..))));
         }
     }
 }

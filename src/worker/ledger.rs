@@ -149,4 +149,3 @@ fn add(record: &mut ChildRecord, tally: &Tally, published: &mut Tally) {
     counters.overload_answered += tally.overload_answered - published.overload_answered;
     *published = tally.clone();
 }
-

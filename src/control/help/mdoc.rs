@@ -1,3 +1,5 @@
 //! later
 #![forbid(unsafe_code)]
-pub(super) fn to_text(page: &str) -> String { page.to_owned() }
+pub(super) fn to_text(page: &str) -> String {
+    page.to_owned()
+}

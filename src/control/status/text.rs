@@ -73,7 +73,11 @@ fn headline(view: &View) -> String {
         notes.push(format!("heartbeat {} s old", age.as_secs()));
     }
     if view.orphans > 0 {
-        let noun = if view.orphans == 1 { "orphan" } else { "orphans" };
+        let noun = if view.orphans == 1 {
+            "orphan"
+        } else {
+            "orphans"
+        };
         notes.push(format!("{} {noun} finishing", view.orphans));
     }
     let word = view.state.word().replace('_', " ");
