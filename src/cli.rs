@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::MilterName;
 use crate::control::status::{self, Format};
+use crate::control::try_policy::Options;
 use crate::control::{
     self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, help, restart, run,
     start, stop,
@@ -53,13 +55,7 @@ pub struct PmxInit {
 #[derive(Args, Debug)]
 struct PlaceArgs {
     /// Configuration; /etc/pmx/pmx.conf if neither this nor $PMX_CONF is given
-    #[arg(
-        short = 'c',
-        value_name = "FILE",
-        global = true,
-        env = "PMX_CONF",
-        hide_env = true
-    )]
+    #[arg(short = 'c', value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Where milters keep lock, pid and scoreboard, instead of the configuration's run_dir
     #[arg(long, value_name = "DIR", global = true)]
@@ -68,7 +64,7 @@ struct PlaceArgs {
 
 impl From<PlaceArgs> for Place {
     fn from(args: PlaceArgs) -> Place {
-        Place::new(args.config, args.run_dir)
+        Place::new(args.config.as_deref(), args.run_dir)
     }
 }
 
@@ -95,6 +91,9 @@ enum Verb {
     /// Checks configuration and policies; every problem in one run
     #[command(after_help = "Example: pmx-milter -c ./pmx.conf check")]
     Check(CheckArgs),
+    /// Runs a policy over messages without an MTA: its verdicts, and the messages as they come out
+    #[command(after_help = "Example: pmx-milter try policy.lua message.eml")]
+    Try(TryArgs),
     /// Runs one milter in the foreground, for systemd and containers
     #[command(after_help = "Example: pmx-milter run policy")]
     Run(RunArgs),
@@ -194,6 +193,46 @@ struct RunArgs {
     milter: MilterName,
 }
 
+#[derive(Args, Debug)]
+struct TryArgs {
+    /// The policy
+    #[arg(value_name = "POLICY")]
+    policy: PathBuf,
+    /// Messages; without files one from the standard input
+    #[arg(value_name = "FILE.eml")]
+    files: Vec<PathBuf>,
+    /// Envelope sender; otherwise the address in From:
+    #[arg(long, value_name = "ADDRESS")]
+    sender: Option<String>,
+    /// Envelope recipient, as often as needed; otherwise the addresses in To:
+    #[arg(long, value_name = "ADDRESS")]
+    recipient: Vec<String>,
+    /// Name that the SMTP client gives in HELO
+    #[arg(long, value_name = "NAME")]
+    helo: Option<String>,
+    /// Address of the SMTP client
+    #[arg(long, value_name = "IP")]
+    client: Option<IpAddr>,
+    /// Host name of the SMTP client
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+}
+
+impl From<TryArgs> for (PathBuf, Options) {
+    fn from(args: TryArgs) -> (PathBuf, Options) {
+        let options = Options {
+            files: args.files,
+            sender: args.sender,
+            recipients: args.recipient,
+            helo: args.helo,
+            client: args.client,
+            host: args.host,
+            ..Options::default()
+        };
+        (args.policy, options)
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(number) if (0.1..=86_400.0).contains(&number) => Ok(Duration::from_secs_f64(number)),
@@ -219,6 +258,10 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
         Verb::Restart(args) => code(restart::restart(&place, &args.milters, launch)),
         Verb::Status(args) => show(&place, args),
         Verb::Check(args) => code(check::check(&place, args.dump)),
+        Verb::Try(args) => {
+            let (policy, options) = args.into();
+            code(control::try_policy(&place, &policy, &options))
+        }
         Verb::Run(args) => code(run::run(&place, &args.milter, master)),
         Verb::Demo => code(demo::demo(master)),
         Verb::Help => code(help::help(help::PMX_MILTER)),
@@ -295,7 +338,7 @@ mod tests {
         ] {
             let parsed = PmxMilter::try_parse_from(line.split(' ')).unwrap();
             let place = Place::from(parsed.place);
-            assert_eq!(place, Place::new(Some("f".into()), Some("d".into())));
+            assert_eq!(place, Place::new(Some("f".as_ref()), Some("d".into())));
             assert!(matches!(parsed.verb, Verb::Status(args) if args.milters.len() == 1));
         }
     }

@@ -31,6 +31,7 @@ pub fn check(place: &Place, dump: bool) -> Exit {
         ));
     }
     for milter in enabled {
+        start::doubts(milter);
         match policy(&config, milter, account.as_ref()) {
             Ok(()) if dump => {}
             Ok(()) => {

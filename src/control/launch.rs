@@ -1,7 +1,6 @@
 //! Starting one master: a fork, and a pipe over which it reports until it is ready.
 //!
-//! Lines of the report: `warning TEXT` any number of times, then `ready PID`, `already PID`, or `failed EXIT TEXT`, whose text runs to the
-//! end. A pipe that ends without any of these: the master died.
+//! The report is any number of warnings and then one outcome ([`Line`]). A pipe that ends without one: the master died.
 #![forbid(unsafe_code)]
 
 use std::io::{self, PipeReader, Read};
@@ -13,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use crate::config::MilterConfig;
-use crate::master::{Report, Setup};
+use crate::master::{Line, Report, Setup};
 use crate::run_dir::Paths;
 use crate::sys::process::{self, Ended, Forked, PidFd};
 use crate::sys::user::{self, Account};
@@ -119,14 +118,10 @@ fn child(
         && let Some(user) = account.take()
         && let Err(error) = user::become_account(&user)
     {
-        let text = format!(
-            "failed {} cannot become user {}: {error}\n",
-            Exit::Permission.code(),
-            user.name
-        );
-        // The parent reads until the end; should this fail, it says that we died.
-        let _ = io::Write::write_all(&mut std::fs::File::from(report), text.as_bytes());
-        return i32::from(Exit::Permission.code());
+        let status = i32::from(Exit::Permission.code());
+        let text = format!("cannot become user {}: {error}", user.name);
+        Report::to_pipe(report).last(&Line::Failed(status, text));
+        return status;
     }
     (how.main)(Setup {
         milter: milter.clone(),
@@ -157,7 +152,7 @@ fn end(pid: Pid) -> String {
 }
 
 /// Reads the report. `None` when the time is over, `Err` when it ended without an outcome.
-pub(super) fn follow(
+fn follow(
     mut pipe: PipeReader,
     deadline: Instant,
     warned: &mut impl FnMut(&str),
@@ -183,7 +178,7 @@ pub(super) fn follow(
             Err(_) => return Some(Err(())),
         };
         if got == 0 {
-            return Some(report.at_end().ok_or(()));
+            return Some(Err(()));
         }
         if let Some(outcome) = report.feed(&chunk[..got], warned) {
             return Some(Ok(outcome));
@@ -193,45 +188,27 @@ pub(super) fn follow(
 
 /// The report so far.
 #[derive(Default)]
-struct Lines {
-    bytes: Vec<u8>,
-    failed: bool,
-}
+struct Lines(Vec<u8>);
 
 impl Lines {
-    /// More of it. The outcome as soon as it is known; a failure's text only [`Lines::at_end`].
+    /// More of it. The outcome as soon as it is known.
     fn feed(&mut self, more: &[u8], warned: &mut impl FnMut(&str)) -> Option<Outcome> {
-        let room = REPORT_BYTES.saturating_sub(self.bytes.len());
-        self.bytes.extend_from_slice(&more[..more.len().min(room)]);
-        while !self.failed {
-            let end = self.bytes.iter().position(|byte| *byte == b'\n')?;
-            let line = String::from_utf8_lossy(&self.bytes[..end]).into_owned();
-            let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
-            match word {
-                "warning" => warned(rest),
-                "ready" => return Some(Outcome::Ready(rest.trim().parse().unwrap_or(0))),
-                "already" => return Some(Outcome::Already(rest.trim().parse().unwrap_or(0))),
-                "failed" => {
-                    self.failed = true;
-                    break;
+        self.0.extend_from_slice(more);
+        while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.0.drain(..=end).collect();
+            match Line::decode(String::from_utf8_lossy(&line).trim_end_matches('\n')) {
+                Some(Line::Warning(text)) => warned(&text),
+                Some(Line::Ready(pid)) => return Some(Outcome::Ready(pid)),
+                Some(Line::Already(pid)) => return Some(Outcome::Already(pid)),
+                Some(Line::Failed(status, text)) => {
+                    return Some(Outcome::Failed(Exit::from_code(status), text));
                 }
-                _ => {}
+                None => {}
             }
-            self.bytes.drain(..=end);
         }
+        // A master does not write so much without a line's end.
+        self.0.truncate(REPORT_BYTES);
         None
-    }
-
-    /// The pipe has ended.
-    fn at_end(&self) -> Option<Outcome> {
-        let text = String::from_utf8_lossy(&self.bytes);
-        let rest = text.strip_prefix("failed ")?;
-        let (code, text) = rest.split_once(' ').unwrap_or((rest, ""));
-        let code = code.trim().parse().unwrap_or(1);
-        Some(Outcome::Failed(
-            Exit::from_code(code),
-            text.trim_end().to_owned(),
-        ))
     }
 }
 
@@ -250,7 +227,7 @@ mod tests {
                 return (Some(outcome), warnings);
             }
         }
-        (lines.at_end(), warnings)
+        (None, warnings)
     }
 
     #[test]
@@ -265,14 +242,9 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_all_its_lines_and_its_exit_status() {
-        let (outcome, _) = read(&["failed 6 p.lua:1: bad\ntrace", "back\nready 1\n"]);
-        assert_eq!(
-            outcome,
-            Some(Outcome::Failed(
-                Exit::NotConfigured,
-                "p.lua:1: bad\ntraceback\nready 1".to_owned()
-            ))
-        );
+        let (outcome, _) = read(&["failed 6 p.lua:1: bad\\ntraceback\n"]);
+        let text = "p.lua:1: bad\ntraceback".to_owned();
+        assert_eq!(outcome, Some(Outcome::Failed(Exit::NotConfigured, text)));
         assert_eq!(read(&["already 12\n"]).0, Some(Outcome::Already(12)));
     }
 

@@ -30,14 +30,11 @@ pub(super) struct Found {
 }
 
 impl Place {
-    /// With the defaults for what was not given; an empty name counts as not given.
-    pub fn new(config_file: Option<PathBuf>, run_dir: Option<PathBuf>) -> Place {
-        let given = |path: &PathBuf| !path.as_os_str().is_empty();
+    /// With the defaults for what was not given.
+    pub fn new(config_file: Option<&Path>, run_dir: Option<PathBuf>) -> Place {
         Place {
-            config_file: config_file
-                .filter(given)
-                .unwrap_or_else(config::default_file),
-            run_dir: run_dir.filter(given),
+            config_file: config::choose(config_file),
+            run_dir: run_dir.filter(|dir| !dir.as_os_str().is_empty()),
         }
     }
 

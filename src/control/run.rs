@@ -27,7 +27,7 @@ pub fn run(place: &Place, name: &MilterName, main: MasterMain) -> Exit {
         Ok(account) => account,
         Err(exit) => return exit,
     };
-    start::exposed(milter);
+    start::doubts(milter);
     let status = main(Setup {
         milter: milter.clone(),
         run_dir: config.run_dir.clone(),

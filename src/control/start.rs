@@ -121,7 +121,7 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
         say(format_args!("{name}: already running, pid {pid}"));
         return Exit::Done;
     }
-    exposed(milter);
+    doubts(milter);
     let warned = |text: &str| warn(format_args!("{name}: {text}"));
     let outcome = launch(how, milter, &config.run_dir, account.as_ref(), warned);
     match outcome {
@@ -167,15 +167,10 @@ fn master(paths: &Paths) -> Option<i32> {
     there.iter().find(|p| p.is_master).map(|p| p.pid.as_raw())
 }
 
-/// A port that anybody can reach is told: the protocol has no authentication.
-pub(super) fn exposed(milter: &MilterConfig) {
-    if let Port::Inet { host, .. } | Port::Inet6 { host, .. } = &milter.port
-        && (host == "0.0.0.0" || host == "::")
-    {
-        warn(format_args!(
-            "{}: port {} is open to every host, and the milter protocol has no authentication; use 127.0.0.1, a unix socket or a firewall",
-            milter.name, milter.port
-        ));
+/// What is allowed but worth a word: a port that is open to everybody, limits that contradict each other.
+pub(super) fn doubts(milter: &MilterConfig) {
+    for text in milter.warnings() {
+        warn(text);
     }
 }
 

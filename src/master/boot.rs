@@ -120,7 +120,7 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         report.last(&Line::Already(pid));
         return Ok(None);
     };
-    let lock_base = lock_base(&paths);
+    let lock_base = lock_base(&lock);
     warn_early(&milter, descriptors, account.as_ref(), report);
     start_log(&milter, &paths, account.as_ref(), report)
         .map_err(|text| refuse(status::GENERIC, fail(text)))?;
@@ -264,8 +264,9 @@ fn take_lock(paths: &Paths, milter: &MilterConfig, group: Option<u32>) -> io::Re
 }
 
 /// The first range of lock bytes that no orphan holds.
-fn lock_base(paths: &Paths) -> i64 {
-    let holders = lock::holders(&paths.lock()).unwrap_or_default();
+fn lock_base(file: &File) -> i64 {
+    // Not by the path: closing a second descriptor of the file would drop our lock on byte 0.
+    let holders = lock::others(file).unwrap_or_default();
     (0..1024)
         .map(|range| 1 + range * LOCK_SPAN)
         .find(|base| {

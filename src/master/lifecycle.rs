@@ -79,8 +79,13 @@ impl Master {
             lock,
             lock_base,
             books,
+            foreground,
             ..
         } = *self;
+        // The first children are born before the master lets go of the terminal, and whoever reads the output of `start` waits for its end.
+        if !foreground && let Err(error) = process::detach_stdio() {
+            log::error!("a child cannot let go of the terminal: {error}");
+        }
         let board = match books.board.descriptor().try_clone_to_owned() {
             Ok(board) => board,
             Err(error) => {

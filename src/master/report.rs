@@ -104,7 +104,7 @@ impl Report {
     }
 
     /// The last line; the pipe is closed.
-    pub(super) fn last(&mut self, line: &Line) {
+    pub(crate) fn last(&mut self, line: &Line) {
         self.say(line);
         *self = Report::Done;
     }

@@ -82,29 +82,39 @@ pub fn master(path: &Path) -> io::Result<Option<Pid>> {
     }
 }
 
-/// Every holder, master first, then children and orphans; at most 65,536.
+/// Every holder, master first, then children and orphans; at most 65,536. Not for a process that holds locks of this file itself:
+/// opening and closing it would drop them, [`others`] does not.
 ///
 /// # Errors
 /// The kernel's, such as a missing permission to read the file.
 pub fn holders(path: &Path) -> io::Result<Vec<Holder>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+    match File::open(path) {
+        Ok(file) => others(&file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Every holder but this process itself, by a file that is open already.
+///
+/// # Errors
+/// The kernel's.
+pub fn others(file: &File) -> io::Result<Vec<Holder>> {
     let mut found = Vec::new();
-    // F_GETLK names one lock of the range, not always the lowest: what lies before and behind it is asked for as well.
+    // F_GETLK names the first lock in the kernel's list, which is ordered by owner, not by byte: what lies before it must be asked too.
     let mut ranges = vec![(0, i64::MAX)];
-    while let Some((start, end)) = ranges.pop()
-        && found.len() < 65_536
-    {
-        let length = if end == i64::MAX { 0 } else { end - start };
-        let Some((holder, holder_end)) = query(&file, start, length)? else {
+    while let Some((start, end)) = ranges.pop() {
+        if found.len() >= 65_536 {
+            break;
+        }
+        // A length of 0 reaches to the end of all files.
+        let len = if end == i64::MAX { 0 } else { end - start };
+        let Some((holder, after)) = query(file, start, len)? else {
             continue;
         };
         found.push(holder);
-        if holder_end < end {
-            ranges.push((holder_end, end));
+        if after < end {
+            ranges.push((after, end));
         }
         if start < holder.byte {
             ranges.push((start, holder.byte));
@@ -118,6 +128,57 @@ pub fn holders(path: &Path) -> io::Result<Vec<Holder>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Another process that holds these bytes until it is dropped.
+    fn holder(path: &Path, bytes: &[i64]) -> (std::process::Child, Pid) {
+        let locks: String = bytes
+            .iter()
+            .map(|byte| format!("fcntl.lockf(f, fcntl.LOCK_EX, 1, {byte})\n"))
+            .collect();
+        let script = format!(
+            "import fcntl, sys\nf = open(sys.argv[1], 'r+b')\n{locks}print('held', flush=True)\nsys.stdin.read()"
+        );
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", &script])
+            .arg(path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+        assert_eq!(line, "held\n");
+        let pid = Pid::from_raw(child.id().cast_signed());
+        (child, pid)
+    }
+
+    #[test]
+    fn every_holder_is_found_whatever_the_order_in_which_they_came() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.lock");
+        File::create(&path).unwrap();
+        let (mut third, third_pid) = holder(&path, &[3]);
+        let (mut first, first_pid) = holder(&path, &[0]);
+        let (mut second, second_pid) = holder(&path, &[1, 4]);
+        let found: Vec<(i64, Pid)> = holders(&path)
+            .unwrap()
+            .iter()
+            .map(|holder| (holder.byte, holder.pid))
+            .collect();
+        let expected = [
+            (0, first_pid),
+            (1, second_pid),
+            (3, third_pid),
+            (4, second_pid),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(master(&path).unwrap(), Some(first_pid));
+        for child in [&mut first, &mut second, &mut third] {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+    }
 
     #[test]
     fn a_file_without_locks_has_no_holder() {

@@ -3,8 +3,12 @@
 
 mod gather;
 pub mod json;
+#[cfg(test)]
+mod tests;
 mod text;
 mod view;
+
+pub use view::State;
 
 use std::io::{self, IsTerminal};
 use std::thread;
@@ -12,6 +16,7 @@ use std::time::Duration;
 
 use crate::config::MilterName;
 
+use super::place::Found;
 use super::terminal::say;
 use super::{Place, StatusExit};
 
@@ -26,6 +31,11 @@ pub enum Format {
 
 /// Clears a terminal and goes to its top (ECMA-48).
 const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// The text of every milter of a place.
+pub(super) fn page(found: &Found) -> String {
+    text::render(&gather::gather(found, &[]))
+}
 
 /// The verb; `watch`: again and again until interrupted, or until nobody reads.
 pub fn status(

@@ -1,0 +1,397 @@
+//! Status of constructed boards: what is printed is compared to the byte.
+#![allow(clippy::unwrap_used)]
+
+use bytemuck::Zeroable;
+use scoreboard::{
+    ChildRecord, Counters, Cut, Death, FLAG_NO_POOL, GlobalRecord, Header, Liveness, Lock,
+    MasterRecord, Phase, Slot, SlotState, Snapshot, encode_end, put_text,
+};
+use serde_json::Value;
+
+use super::view::{Kernel, State, View, Views};
+use super::{json, text};
+use crate::control::help;
+
+const SECOND: u64 = 1_000_000_000;
+const NOW: u64 = 1_000 * SECOND;
+const MIB: f64 = 1_048_576.0;
+
+fn mib(number: f64) -> u64 {
+    (number * MIB) as u64
+}
+
+/// A slot: pid, taken on by this process and finished by it, taken on before, number of processes, messages.
+fn slot(index: u32, pid: u64, now: (u64, u64), before: u64, processes: u64, messages: u64) -> Slot {
+    let mut master = MasterRecord::zeroed();
+    master.state = SlotState::Live.word();
+    master.pid = pid;
+    master.processes = processes;
+    master.incarnation = 1;
+    master.dispatched = now.0 + 1;
+    master.returned = 1;
+    master.dispatched_before = before + 2;
+    master.returned_before = 2;
+    master.vsz_bytes = mib(44.0);
+    master.rss_bytes = 5_000_000;
+    master.base.verdicts[0] = messages / 2;
+    master.base.messages_started = messages / 2;
+    let mut child = ChildRecord::zeroed();
+    child.incarnation = 1;
+    child.counters = Counters::default();
+    child.counters.connections_completed = now.1;
+    child.counters.verdicts[2] = messages - messages / 2;
+    child.counters.messages_started = messages - messages / 2 + 1;
+    child.interpreters = 2;
+    child.interpreter_sequence = 7;
+    child.phase = Phase::Eom.word();
+    child.phase_since_ns = NOW - SECOND / 2;
+    put_text(&mut child.queue_id, b"4ABC\x1b");
+    Slot {
+        index,
+        master,
+        child: Some(child),
+        consistent: true,
+    }
+}
+
+fn empty(index: u32, before: u64, processes: u64) -> Slot {
+    let mut it = slot(index, 0, (0, 0), before, processes, 0);
+    it.master.state = SlotState::Empty.word();
+    it.child = None;
+    it
+}
+
+fn board(slots: Vec<Slot>) -> Snapshot {
+    let mut header = Header::zeroed();
+    header.instance = [0xab, 0xcd];
+    header.created_boot_ns = 10 * SECOND;
+    header.created_wall_ns = 5_000 * SECOND;
+    let mut global = GlobalRecord::zeroed();
+    global.heartbeat_ns = NOW - SECOND / 4;
+    global.slots_high_water = 6;
+    global.slots_max = 16;
+    global.interpreters_max = 4;
+    global.last_slot = 0;
+    put_text(&mut global.port, b"inet:3366@127.0.0.1");
+    Snapshot {
+        header,
+        global,
+        global_consistent: true,
+        slots,
+        deaths: Vec::new(),
+        liveness: Liveness {
+            lock: Lock::Held,
+            same_boot: Some(true),
+            same_pid_namespace: Some(true),
+        },
+        now_ns: NOW,
+        wall_ns: 7_000 * SECOND,
+        cut: Cut::Atomic,
+        retries: 0,
+    }
+}
+
+fn view(name: &str, state: State, board: Option<Snapshot>) -> View {
+    View {
+        name: name.parse().unwrap(),
+        state,
+        pid: board.as_ref().map(|_| 2345),
+        kernel: board.as_ref().map_or_else(Kernel::default, |_| Kernel {
+            vsz_bytes: Some(mib(41.2)),
+            threads: Some(1),
+            procs: Some(4),
+        }),
+        orphans: 0,
+        board,
+    }
+}
+
+fn views(milters: Vec<View>) -> Views {
+    Views {
+        milters,
+        unknown: 0,
+        wall_seconds: 1_700_000_000.123_456,
+        boot_id: Some("b-1".to_owned()),
+    }
+}
+
+fn example() -> View {
+    let mut second = slot(1, 2351, (17, 16), 1183, 2, 1000);
+    second.master.state = SlotState::Retiring.word();
+    let slots = vec![slot(0, 2346, (123, 121), 4444, 3, 234), second];
+    view("policy", State::Running, Some(board(slots)))
+}
+
+#[test]
+fn the_example_of_the_manual_is_printed_to_the_byte() {
+    let page: Vec<&str> = help::PMX_MILTER.lines().collect();
+    let start = page.iter().position(|l| *l == "policy: running").unwrap();
+    let expected = page[start..start + 6].join("\n") + "\n";
+    assert!(expected.contains("    slot#1:   pid=2351   vsz=44.0  acc=17/1200/2 req=1*"));
+    assert_eq!(text::render(&views(vec![example()])), expected);
+}
+
+#[test]
+fn what_is_not_known_is_a_dash_and_an_empty_slot_keeps_its_history() {
+    let mut it = view(
+        "policy",
+        State::Starting,
+        Some(board(vec![empty(0, 4567, 3)])),
+    );
+    it.kernel = Kernel::default();
+    let text = text::render(&views(vec![it]));
+    assert_eq!(
+        text,
+        "policy: starting\n\
+         \x20   pid=2345 port=inet:3366@127.0.0.1 vsz=- threads=- procs=-\n\
+         \x20   interp=-/4 seq=- queue=0 flags=0x0\n\
+         \x20   slots=6/16 (0 retiring) req=0 msg=0\n\
+         \x20   slot#0:   pid=-   vsz=-  acc=0/4567/3 req=0\n"
+    );
+}
+
+#[test]
+fn first_lines_name_the_state_and_the_age_where_it_matters() {
+    let old = || {
+        let mut old = board(vec![]);
+        old.global.heartbeat_ns = NOW - 7 * SECOND;
+        old
+    };
+    let table = [
+        (State::Running, "m: running"),
+        (State::Retiring, "m: retiring"),
+        (State::Hung, "m: hung (heartbeat 7 s old)"),
+        (State::Stopped, "m: stopped (heartbeat 7 s old)"),
+        (State::Dead, "m: dead (heartbeat 7 s old)"),
+        // Of an earlier boot: the wall clock tells, 7000 - (5000 + 993 - 10).
+        (State::Stale, "m: stale (heartbeat 1017 s old)"),
+    ];
+    for (state, line) in table {
+        let text = text::render(&views(vec![view("m", state, Some(old()))]));
+        assert_eq!(text.lines().next(), Some(line));
+    }
+    for (state, line) in [
+        (State::NotRunning, "m: not running\n"),
+        (State::Unreadable, "m: unreadable\n"),
+    ] {
+        assert_eq!(text::render(&views(vec![view("m", state, None)])), line);
+    }
+    let mut orphaned = view("m", State::Dead, Some(old()));
+    orphaned.orphans = 2;
+    let text = text::render(&views(vec![orphaned]));
+    assert!(text.starts_with("m: dead (heartbeat 7 s old, 2 orphans finishing)\n"));
+    assert_eq!(text::render(&views(vec![])), "no milter is running\n");
+}
+
+#[test]
+fn the_summary_is_the_sum_of_the_slots_in_the_printed_text() {
+    let slots = vec![
+        slot(0, 11, (9, 4), 3, 2, 10),
+        empty(1, 5, 1),
+        slot(2, 12, (1, 7), 0, 1, 3),
+        slot(3, 13, (20, 0), 0, 1, 0),
+    ];
+    let text = text::render(&views(vec![view("m", State::Running, Some(board(slots)))]));
+    let requests: Vec<u64> = text
+        .lines()
+        .filter_map(|line| {
+            let number = line.split("req=").nth(1)?.split(' ').next()?;
+            number.trim_end_matches('*').parse().ok()
+        })
+        .collect();
+    let (summary, rows) = requests.split_first().unwrap();
+    // Slot 2 claims more than it was given: clamped, never wrapped around.
+    assert_eq!((*summary, rows), (25, &[5, 0, 0, 20][..]));
+}
+
+#[test]
+fn a_hostile_board_cannot_move_the_cursor() {
+    let mut hostile = board(vec![]);
+    put_text(&mut hostile.global.port, b"inet:\x1b[2J\nx: running");
+    let text = text::render(&views(vec![view("m", State::Running, Some(hostile))]));
+    assert!(!text.contains('\x1b'));
+    assert!(!text.lines().any(|line| line.starts_with("x: ")));
+}
+
+#[test]
+fn a_milter_without_a_pool_has_its_flag() {
+    let mut single = board(vec![slot(0, 1, (1, 0), 0, 1, 0)]);
+    single.global.flags = FLAG_NO_POOL;
+    single.global.slots_high_water = 1;
+    single.global.slots_max = 1;
+    if let Some(child) = &mut single.slots[0].child {
+        child.queue = 3;
+    }
+    let text = text::render(&views(vec![view("m", State::Running, Some(single))]));
+    assert!(text.contains("interp=2/4 seq=7 queue=3 flags=0x1\n"));
+}
+
+fn parsed(views: &Views) -> Value {
+    serde_json::from_str(&json::document(views)).unwrap()
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split(' ').collect()
+}
+
+#[test]
+fn json_has_exactly_these_fields_in_this_order() {
+    let mut it = example();
+    let mut death = Death::zeroed();
+    death.number = 1;
+    death.end = encode_end(None, Some(9));
+    it.board.as_mut().unwrap().deaths = vec![death];
+    let value = parsed(&views(vec![it]));
+    assert_eq!(
+        keys(&value),
+        words("schema version instance boot_id time milters")
+    );
+    let milter = &value["milters"][0];
+    let fields = "name state pid port vsz_bytes threads procs interpreters queue flags heartbeat_age_seconds pool verdicts sessions recipients_refused messages_started messages_in_progress aborted lost deaths slots instance orphans";
+    assert_eq!(keys(milter), words(fields));
+    for (field, inner) in [
+        ("interpreters", "initialized max sequence"),
+        (
+            "pool",
+            "slots_high_water slots_max retiring requests messages connections",
+        ),
+        (
+            "verdicts",
+            "accept reject tempfail discard quarantine error",
+        ),
+        ("sessions", "accept reject tempfail error"),
+        ("lost", "connections messages"),
+    ] {
+        assert_eq!(keys(&milter[field]), words(inner), "{field}");
+    }
+    assert_eq!(
+        keys(&milter["slots"][0]),
+        words(
+            "slot state pid vsz_bytes rss_bytes acc requests messages retiring phase queue_id since_seconds interpreters"
+        )
+    );
+    assert_eq!(
+        keys(&milter["slots"][0]["acc"]),
+        words("process slot processes")
+    );
+    assert_eq!(
+        keys(&milter["deaths"][0]),
+        words("slot pid cause signal exit phase queue_id age_seconds")
+    );
+}
+
+#[test]
+fn json_says_what_the_text_says() {
+    let value = parsed(&views(vec![example()]));
+    let milter = &value["milters"][0];
+    assert_eq!(value["schema"], 1);
+    assert_eq!(value["instance"], "00000000000000ab00000000000000cd");
+    assert_eq!(value["time"], 1_700_000_000.123);
+    assert_eq!(milter["state"], "running");
+    assert_eq!(milter["pool"]["requests"], 3);
+    assert_eq!(milter["pool"]["messages"], 1234);
+    assert_eq!(milter["pool"]["connections"], 4567 + 1200);
+    assert_eq!(milter["pool"]["retiring"], 1);
+    assert_eq!(milter["verdicts"]["accept"], 617);
+    assert_eq!(milter["messages_started"], 1236);
+    assert_eq!(milter["messages_in_progress"], 2);
+    assert_eq!(milter["heartbeat_age_seconds"], 0.25);
+    let slot = &milter["slots"][1];
+    assert_eq!(slot["acc"]["slot"], 1200);
+    assert_eq!(slot["retiring"], true);
+    assert_eq!(slot["phase"], "eom");
+    assert_eq!(slot["since_seconds"], 0.5);
+    assert_eq!(slot["queue_id"], "4ABC\u{fffd}");
+}
+
+#[test]
+fn a_milter_without_a_board_has_every_field_and_null_for_what_is_not_known() {
+    let value = parsed(&views(vec![view("m", State::NotRunning, None), example()]));
+    let (down, up) = (&value["milters"][0], &value["milters"][1]);
+    assert_eq!(keys(down), keys(up));
+    assert_eq!(down["state"], "not_running");
+    for field in ["pid", "port", "flags", "instance", "queue"] {
+        assert!(down[field].is_null(), "{field}");
+    }
+    for group in ["pool", "verdicts", "sessions", "lost", "interpreters"] {
+        assert_eq!(keys(&down[group]), keys(&up[group]));
+        assert!(
+            down[group]
+                .as_object()
+                .unwrap()
+                .values()
+                .all(Value::is_null)
+        );
+    }
+    assert_eq!(down["slots"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_death_tells_its_cause() {
+    let mut board = board(vec![]);
+    board.deaths = [
+        (encode_end(None, Some(9)), "signal", Some(9), None),
+        (encode_end(Some(3), None), "error", None, Some(3)),
+        (encode_end(Some(0), None), "clean", None, Some(0)),
+        (0, "unknown", None, None),
+    ]
+    .map(|(end, ..)| {
+        let mut death = Death::zeroed();
+        death.end = end;
+        death.at_ns = NOW - 2 * SECOND;
+        death
+    })
+    .to_vec();
+    let value = parsed(&views(vec![view("m", State::Running, Some(board))]));
+    let deaths = value["milters"][0]["deaths"].as_array().unwrap();
+    let causes: Vec<&str> = deaths
+        .iter()
+        .map(|d| d["cause"].as_str().unwrap())
+        .collect();
+    assert_eq!(causes, ["signal", "error", "clean", "unknown"]);
+    assert_eq!(deaths[0]["signal"], 9);
+    assert!(deaths[0]["exit"].is_null());
+    assert_eq!(deaths[1]["exit"], 3);
+    assert_eq!(deaths[0]["age_seconds"], 2.0);
+}
+
+#[test]
+fn a_line_of_watched_json_is_one_line_and_the_manual_names_every_field() {
+    let it = views(vec![example()]);
+    assert!(!json::line(&it).contains('\n'));
+    fn all(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                for (key, inner) in map {
+                    found.push(key.clone());
+                    all(inner, found);
+                }
+            }
+            Value::Array(list) => list.iter().for_each(|inner| all(inner, found)),
+            _ => {}
+        }
+    }
+    let mut fields = Vec::new();
+    all(&parsed(&it), &mut fields);
+    let json = help::PMX_MILTER
+        .split(".Sh JSON")
+        .nth(1)
+        .and_then(|rest| rest.split(".Sh ENVIRONMENT").next())
+        .unwrap();
+    let named: Vec<&str> = json.split_ascii_whitespace().collect();
+    for field in fields {
+        assert!(
+            named.contains(&field.as_str()),
+            "{field} is not in the manual"
+        );
+    }
+}
