@@ -122,7 +122,7 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
     };
     let lock_base = lock_base(&lock);
     warn_early(&milter, descriptors, account.as_ref(), report);
-    start_log(&milter, &paths, account.as_ref(), foreground, report)
+    start_log(&milter, &paths, account.as_ref(), report)
         .map_err(|text| refuse(status::GENERIC, fail(text)))?;
     let access = socket_access(&milter, account.as_ref())
         .map_err(|text| refuse(status::NOT_CONFIGURED, fail(text)))?;
@@ -347,10 +347,21 @@ fn start_log(
     milter: &MilterConfig,
     paths: &Paths,
     account: Option<&Account>,
-    foreground: bool,
     report: &mut Report,
 ) -> Result<(), String> {
-    let _ = (milter, paths, account, foreground, report);
+    let owner = account.map(|account| (account.uid, account.gid));
+    let choice = crate::log::start(
+        &milter.log_to,
+        milter.log_level,
+        milter.log_utc,
+        &milter.name,
+        paths.dir(),
+        owner,
+    )
+    .map_err(|error| error.to_string())?;
+    if choice.instead.is_some() {
+        report.warning(&format!("log lines go to {choice}"));
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use super::lifecycle::Birth;
 use super::pool::{self, Action};
 use super::{End, Master, Phase};
 use crate::sys::{clock, process};
+use crate::worker::order;
 
 /// Tokens of the loop.
 pub(super) const LISTENER: u64 = 1;
@@ -382,6 +383,10 @@ impl Master {
     }
 
     fn reopen_log(&mut self) {
-        log::info!("log reopened");
+        crate::log::reopen();
+        log::info!("milter {}: log reopened", self.milter.name);
+        for child in self.children.iter_mut().flatten() {
+            child.order(order::REOPEN);
+        }
     }
 }

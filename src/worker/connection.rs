@@ -44,6 +44,8 @@ pub(super) struct Connection {
     pub(super) group: Option<Instant>,
     /// When the MTA gets its next progress packet, while a callback at eom is in hand.
     pub(super) next_progress: Option<Instant>,
+    /// When the message in progress began.
+    pub(super) message_since: Option<Instant>,
     /// When bytes last came or went.
     pub(super) last: Instant,
     /// Since when half a frame lies in `rest`.

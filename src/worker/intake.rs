@@ -35,6 +35,8 @@ pub(super) enum Order {
     Retire,
     /// Abort.
     Abort,
+    /// Reopen the log.
+    Reopen,
     /// Nothing waits, or something that nobody understands.
     Nothing,
     /// The master is gone.
@@ -225,6 +227,7 @@ impl Intake {
                 }
                 ([order::RETIRE, ..], None) => Order::Retire,
                 ([order::ABORT, ..], None) => Order::Abort,
+                ([order::REOPEN, ..], None) => Order::Reopen,
                 _ => Order::Nothing,
             },
         }

@@ -17,7 +17,7 @@ use super::connection::{Call, Connection, Connections, Interest};
 use super::intake::{Handed, Intake, Order};
 use super::ledger::Work;
 use super::timers::{Kind, Timers};
-use super::{Treatment, word};
+use super::{Treatment, message_log, word};
 use crate::policy::{Fault, Interpreter, Progress, Suspended, Wake};
 use crate::session::{self, After, Budget, Close, Mode, OverloadReply, Plan, Session, Step, Tally};
 use crate::sys::{clock, pass_fd, socket};
@@ -188,6 +188,7 @@ impl Loop {
             }
             Order::Retire => self.intake.retire(),
             Order::Abort => self.intake.abort(),
+            Order::Reopen => crate::log::reopen(),
             Order::Nothing => {}
             Order::Gone => self.master_died(),
         }
@@ -203,7 +204,7 @@ impl Loop {
                         self.admit(mine);
                     }
                 }
-                Order::Retire => {}
+                Order::Retire | Order::Reopen => {}
                 Order::Abort => self.intake.abort(),
                 Order::Nothing | Order::Gone => break,
             }
@@ -242,6 +243,7 @@ impl Loop {
             calls: 0,
             group: None,
             next_progress: None,
+            message_since: None,
             last: self.now,
             partial: None,
             interest: Interest::Read,
@@ -363,12 +365,15 @@ impl Loop {
             if out.len() != before {
                 connection.group = None;
             }
+            if connection.message_since.is_none() && connection.session.in_message() {
+                connection.message_since = Some(self.now);
+            }
             match step {
                 Step::Input => {
                     self.keep(connection, &input[at..], used > 0);
                     break Flow::Open;
                 }
-                Step::MessageOver => connection.engine.end_message(&mut connection.ctx),
+                Step::MessageOver => self.message_over(connection),
                 Step::NewClient => {
                     let facts = Rc::clone(connection.session.facts());
                     connection.ctx = connection.engine.context(facts);
@@ -456,7 +461,23 @@ impl Loop {
             connection.group = None;
         }
         if after == After::MessageOver {
-            connection.engine.end_message(&mut connection.ctx);
+            self.message_over(connection);
+        }
+    }
+
+    /// A message ended, with or without a final reply; its facts are still there.
+    fn message_over(&mut self, connection: &mut Connection) {
+        connection.engine.end_message(&mut connection.ctx);
+        connection.next_progress = None;
+        connection.group = None;
+        if let Some(since) = connection.message_since.take()
+            && self.intake.milter.message_log
+        {
+            let facts = connection.session.facts().borrow();
+            let took = Instant::now().saturating_duration_since(since);
+            let redact = self.intake.milter.redact;
+            let phase = connection.session.phase();
+            crate::log::message(&message_log::line(&facts, &self.tally, phase, took, redact));
         }
     }
 
@@ -690,7 +711,15 @@ impl Loop {
         } else {
             self.intake.milter.callback_timeout
         };
-        while let Some(event) = connection.session.end(&mut self.tally) {
+        loop {
+            let in_message = connection.session.in_message();
+            let event = connection.session.end(&mut self.tally);
+            if in_message {
+                self.message_over(&mut connection);
+            }
+            let Some(event) = event else {
+                break;
+            };
             let deadline = Instant::now() + limit;
             let until = self
                 .now_ns

@@ -8,6 +8,7 @@ mod connection;
 mod intake;
 mod interpreter;
 mod ledger;
+mod message_log;
 mod timers;
 
 use std::fs::File;
@@ -40,6 +41,8 @@ pub mod order {
     pub const RETIRE: u8 = b'R';
     /// Abort: cut what is in hand, exit.
     pub const ABORT: u8 = b'A';
+    /// Reopen the log.
+    pub const REOPEN: u8 = b'L';
 }
 
 /// Messages to the master, first byte.
