@@ -355,6 +355,13 @@ impl Waiting {
                 "waiting: its master (pid {pid}) is suspended and cannot act; kill -CONT {pid} wakes it, stop -KILL ends it now"
             ));
         }
+        if self.connections.is_none() && self.orphans > 0 {
+            return Some(format!(
+                "waiting: {} of a dead master, at most {}; Ctrl-C leaves it finishing, -INT ends it now",
+                count(self.orphans, "orphan"),
+                duration(self.left.as_secs_f64().round() as u64)
+            ));
+        }
         let connections = self.connections.filter(|number| *number > 0)?;
         let orphans = match self.orphans {
             0 => String::new(),
@@ -371,13 +378,14 @@ impl Waiting {
 
 /// What was said last: a line is repeated only when it tells something new.
 #[derive(Default)]
-struct Told(Option<(Option<u64>, u64, bool)>);
+struct Told(Option<(Option<u64>, u64, u64, bool)>);
 
 impl Told {
     fn tell(&mut self, name: &MilterName, view: &Waiting) {
         let now = (
             view.connections,
             view.between_messages,
+            view.orphans,
             view.frozen_master.is_some(),
         );
         if self.0 == Some(now) {
@@ -420,6 +428,19 @@ mod tests {
             orphans
                 .sentence()
                 .is_some_and(|text| text.contains("12 connections in 2 orphans,"))
+        );
+    }
+
+    #[test]
+    fn orphans_without_a_board_are_told_too() {
+        let view = Waiting {
+            connections: None,
+            orphans: 1,
+            ..waiting()
+        };
+        assert!(
+            view.sentence()
+                .is_some_and(|text| text.starts_with("waiting: 1 orphan of a dead master, at most"))
         );
     }
 
