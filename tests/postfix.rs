@@ -89,7 +89,7 @@ mod needs_postfix {
     fn a_unix_socket_serves_postfix_when_its_group_may_write() {
         let milter = Milter::on_unix_socket(
             with_mta::POLICY,
-            "socket_mode = 0o660\nsocket_group = \"postfix\"",
+            "socket_mode = \"0660\"\nsocket_group = \"postfix\"",
         );
         milter.start();
         let sink = Sink::start();

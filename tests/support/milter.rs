@@ -18,9 +18,10 @@ use super::{SOON, is_root, process, wait_until};
 /// The program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pmx-milter");
 
-/// Takes every message and adds a header.
+/// Takes every message and adds a header. MAIL is answered, so that a message is in progress once it was.
 pub const ADDS_A_HEADER: &str = r#"
 local policy = {}
+function policy.mail(ctx, sender, args) end
 function policy.eom(ctx) ctx:add_header("X-Filter", "ok") end
 return policy
 "#;

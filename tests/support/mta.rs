@@ -249,7 +249,7 @@ impl Mta {
 
     /// The connect command; its reply, if there is one.
     pub fn connect(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
-        let macros = b"j\0mx.test.example\0{daemon_name}\0mx.test.example\0{daemon_addr}\0127.0.0.1\0v\0Postfix 3.7\0_\0c.test [192.0.2.1]\0";
+        let macros = b"j\0mx.test.example\0{daemon_name}\0mx.test.example\0{daemon_addr}\x00127.0.0.1\0v\0Postfix 3.7\0_\0c.test [192.0.2.1]\0";
         self.command(
             b'C',
             macros,
@@ -431,6 +431,16 @@ impl Mta {
     pub fn message(&mut self, message: &Message) -> io::Result<Answer> {
         let mut answer = Answer::none_yet();
         if !self.envelope(message, &mut answer)? && !self.content(message, &mut answer)? {
+            self.finish(message, &mut answer)?;
+        }
+        self.put(b'A', &[]);
+        Ok(answer)
+    }
+
+    /// The rest of a message that [`Mta::begin`] left open.
+    pub fn complete(&mut self, message: &Message) -> io::Result<Answer> {
+        let mut answer = Answer::none_yet();
+        if !self.content(message, &mut answer)? {
             self.finish(message, &mut answer)?;
         }
         self.put(b'A', &[]);
