@@ -279,9 +279,13 @@ impl Mta {
     /// Queues a command. True: a reply is to be read after the next flush.
     fn push(&mut self, code: u8, macros: &[u8], parts: &[&[u8]]) -> io::Result<bool> {
         let (leave_out, no_reply) = bits(code);
-        // Postfix tells the macros of a command even when the command itself is left out.
-        self.put(b'D', &[&[code], macros]);
-        if self.steps & leave_out != 0 {
+        let is_left_out = self.steps & leave_out != 0;
+        // Postfix tells the macros of a command even when the command itself is left out, but for the content, which it then does
+        // not read at all.
+        if !(is_left_out && matches!(code, b'L' | b'N' | b'B')) {
+            self.put(b'D', &[&[code], macros]);
+        }
+        if is_left_out {
             return Ok(false);
         }
         self.put(code, parts);
