@@ -4,7 +4,12 @@
 //!
 //! | module | process | what it does |
 //! |---|---|---|
+//! | [`cli`] | control | the command line, parsed into types |
+//! | [`control`] | control | a verb a file: start, stop, restart, status, check, run, demo |
+//! | [`session`] | child, control | one MTA connection as a pure state machine |
 //! | [`policy`] | child, checker | what a session and the operator's Lua share |
+//! | [`control`] | control | the verbs |
+//! | [`client`] | control | the MTA's side of the protocol, for `try`, `demo` and tests |
 //! | [`milter`] | any | the wire protocol, pure |
 //! | [`config`] | control | names and values of `pmx.conf` |
 //! | [`run_dir`] | any | the paths on which control and master meet |
@@ -16,8 +21,15 @@
 //! *verdict* what it decides, *edit* a change to the message · *board* the scoreboard file, *record* what one writer
 //! publishes, *snapshot* what a reader got.
 
+pub mod checker;
+pub mod cli;
+pub mod client;
 pub mod config;
+pub mod control;
+pub mod master;
 pub mod milter;
 pub mod policy;
 pub mod run_dir;
+pub mod session;
 pub mod sys;
+pub mod worker;

@@ -53,6 +53,25 @@ impl Paths {
     }
 }
 
+/// Writes the pid file anew: no reader sees half of it, and a link is never followed.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_pid_file(paths: &Paths, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let fresh = paths.file("pid.new");
+    // A leftover of a start that was killed.
+    let _ = std::fs::remove_file(&fresh);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    std::fs::rename(&fresh, paths.pid_file())
+}
+
 /// Milters that have a lock file or a board in the run directory, in name order. A missing directory has none.
 ///
 /// # Errors

@@ -1,14 +1,33 @@
 //! `pmx.conf` as the rest of the program sees it: typed, complete, with every default filled in. Knows no process.
+//!
+//! `keys` is the table of all keys; `parse` walks the files, `assign` puts one value into its field, `check` knows what holds
+//! between keys, `dump` writes it all back.
 #![forbid(unsafe_code)]
 
+mod assign;
+mod check;
+mod dump;
+mod include;
+mod keys;
+mod load;
 mod name;
+pub(crate) mod nearest;
+mod parse;
 mod port;
+mod problem;
+#[cfg(test)]
+mod tests;
+mod value;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use dump::dump;
+pub use keys::{KEYS, Key, KeyDefault, Place};
+pub use load::{choose, default_file, run_dir_of};
 pub use name::{MilterName, MilterNameError};
 pub use port::{Port, PortError};
+pub use problem::{Problem, Problems};
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,13 +143,9 @@ impl MilterConfig {
         self.max_pooled_procs.max(1)
     }
 
-    /// Slots: the second half only beside retiring children; one without a pool.
+    /// Slots: the second half only beside retiring children.
     pub fn most_slots(&self) -> u32 {
-        if self.without_pool() {
-            1
-        } else {
-            self.max_pooled_procs.saturating_mul(2)
-        }
+        self.most_children().saturating_mul(2)
     }
 
     /// Connections that one child may carry at once; `None` without a pool, where they wait in the child.

@@ -129,6 +129,14 @@ fn ipv6(text: &[u8]) -> Option<Ipv6Addr> {
     std::str::from_utf8(bare).ok()?.parse().ok()
 }
 
+/// An address without one enclosing pair of angle brackets, if it has one.
+pub fn without_brackets(address: &[u8]) -> &[u8] {
+    address
+        .strip_prefix(b"<")
+        .and_then(|rest| rest.strip_suffix(b">"))
+        .unwrap_or(address)
+}
+
 /// Parses a frame.
 ///
 /// # Errors
@@ -215,6 +223,21 @@ mod tests {
             Ok(Command::Header(b"X", b"a\n\tb"))
         );
         assert_eq!(parsed(b'E', b"hi\r\n"), Ok(Command::Eom(b"hi\r\n")));
+    }
+
+    #[test]
+    fn one_pair_of_brackets_is_taken_off() {
+        for (raw, bare) in [
+            ("<a@b>", "a@b"),
+            ("<>", ""),
+            ("", ""),
+            ("a@b", "a@b"),
+            ("<<a@b>>", "<a@b>"),
+            ("<a@b", "<a@b"),
+            ("<", "<"),
+        ] {
+            assert_eq!(without_brackets(raw.as_bytes()), bare.as_bytes());
+        }
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Macros {
         }
     }
 
+    /// Bytes that are kept.
+    pub fn bytes(&self) -> usize {
+        self.stages.iter().map(|strings| strings.len()).sum()
+    }
+
     /// The message ended or was aborted.
     pub fn forget_message(&mut self) {
         self.forget_from(MAIL);

@@ -91,6 +91,11 @@ impl Agreement {
     pub fn no_reply(self, step: Step) -> bool {
         self.steps & NO_REPLY[step as usize] != 0
     }
+
+    /// Is this step not sent at all?
+    pub fn left_out(self, step: Step) -> bool {
+        self.steps & LEAVE_OUT[step as usize] != 0
+    }
 }
 
 /// An offer that cannot be taken; the connection is to be closed without an answer (as libmilter does).

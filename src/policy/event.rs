@@ -1,6 +1,8 @@
 //! What a session asks the policy: one event a callback, borrowed from the read buffer.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 /// The callbacks that a policy may define, in the order of the dialogue. Names are those of the Lua table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -107,8 +109,8 @@ pub enum Event<'a> {
         host: &'a [u8],
         /// Address family.
         family: Family,
-        /// Address text.
-        address: Option<&'a [u8]>,
+        /// Address text; borrowed except for IPv6, which is written anew.
+        address: Option<Cow<'a, [u8]>>,
         /// Port, 0 when the MTA does not know it.
         port: Option<u16>,
     },

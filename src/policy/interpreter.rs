@@ -158,7 +158,7 @@ impl Interpreter {
                     address,
                     port,
                 } => {
-                    let address = address.map(text).transpose()?;
+                    let address = address.as_deref().map(text).transpose()?;
                     let arguments = now(Ok((userdata, text(host)?, family.name(), address, port)))?;
                     self.run(thread, callback, deadline, arguments)
                 }

@@ -19,9 +19,9 @@ use super::error::PolicyError;
 use super::event::Callback;
 use super::interpreter::Limits;
 use super::lists::{List, Lists};
-use super::nearest::did_you_mean;
 use super::sandbox::Shared;
 use super::wants::Wants;
+use crate::config::nearest::did_you_mean;
 use crate::sys::lua_guard;
 
 /// Keys of a policy's table that are not callbacks.

@@ -14,7 +14,6 @@ pub mod facts;
 mod interpreter;
 mod lists;
 mod load;
-mod nearest;
 mod sandbox;
 #[cfg(test)]
 mod tests;
@@ -26,7 +25,7 @@ pub use checker::check_here;
 pub use context::Context;
 pub use error::PolicyError;
 pub use event::{Callback, Event, Family};
-pub use facts::{Client, Facts, Message};
+pub use facts::{Client, Facts, Header, Headers, Message, Recipient};
 pub use interpreter::{Interpreter, Limits, Progress, Suspended, Wake};
 pub use lists::Lists;
 pub use verdict::{Edit, Fault, FaultKind, Outcome, Verdict};

@@ -23,9 +23,14 @@ pub enum Word {
     Taken = 1,
     /// Marked connections finished.
     CompletedMarked = 2,
-    /// BOOTTIME ns since when the child runs policy code without having returned to its loop; 0 when it is in its loop.
-    BusySince = 3,
+    /// Messages processed: what `pooled_proc_message_limit` counts.
+    Messages = 3,
 }
+
+/// First of the words that tell how long an interpreter may stay in the policy's code.
+const BUSY: usize = 16;
+/// Most interpreters of a child.
+pub const MOST_INTERPRETERS: usize = PAGE_BYTES / 8 - BUSY;
 
 /// A mapping of the control page, in the master or in its child.
 #[derive(Debug)]
@@ -55,11 +60,30 @@ impl ControlPage {
         Ok(ControlPage { map })
     }
 
-    fn word(&self, word: Word) -> &AtomicU64 {
+    fn at(&self, index: usize) -> &AtomicU64 {
+        let index = index.min(PAGE_BYTES / 8 - 1);
         let base = self.map.as_mut_ptr().cast::<AtomicU64>();
-        // SAFETY: the map is PAGE_BYTES long, page-aligned and lives as long as `self`; `Word` is at most 3, so the word is inside it;
-        // the words are accessed as AtomicU64 only, in both processes.
-        unsafe { &*base.add(word as usize) }
+        // SAFETY: the map is PAGE_BYTES long, page-aligned and lives as long as `self`; the index was just bounded to it; the words
+        // are accessed as AtomicU64 only, in both processes.
+        unsafe { &*base.add(index) }
+    }
+
+    fn word(&self, word: Word) -> &AtomicU64 {
+        self.at(word as usize)
+    }
+
+    /// Says until when an interpreter may stay in the policy's code (BOOTTIME ns); 0: it is back in its loop. Relaxed: it orders nothing.
+    pub fn set_busy_until(&self, interpreter: usize, deadline_ns: u64) {
+        self.at(BUSY + interpreter.min(MOST_INTERPRETERS - 1))
+            .store(deadline_ns, Ordering::Relaxed);
+    }
+
+    /// The earliest deadline of the first `interpreters`, if one of them is in the policy's code.
+    pub fn busy_until(&self, interpreters: usize) -> Option<u64> {
+        (0..interpreters.min(MOST_INTERPRETERS))
+            .map(|index| self.at(BUSY + index).load(Ordering::Relaxed))
+            .filter(|deadline| *deadline != 0)
+            .min()
     }
 
     /// Reads a word. Acquire: pairs with [`ControlPage::store`].

@@ -8,5 +8,7 @@ pub mod lock;
 pub mod lua_guard;
 pub mod pass_fd;
 pub mod process;
+pub mod random;
 pub mod signal;
+pub mod socket;
 pub mod user;

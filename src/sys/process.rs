@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -139,6 +139,12 @@ pub struct PidFd {
     fd: OwnedFd,
 }
 
+impl std::os::fd::AsFd for PidFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl PidFd {
     /// Opens the process; confirm afterwards that it still is who you think.
     ///
@@ -181,7 +187,6 @@ impl PidFd {
 
     /// Waits until the process has ended, at most this long. True when it has.
     pub fn wait(&self, limit: Duration) -> bool {
-        use std::os::fd::AsFd;
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -246,8 +251,17 @@ pub fn page_bytes() -> u64 {
 
 /// Number of child processes of a process, as the kernel counts them.
 pub fn children(pid: i32) -> Option<usize> {
+    child_pids(pid).map(|pids| pids.len())
+}
+
+/// The child processes of a process that has one thread (proc(5), children); `None` when it is gone or hidden.
+pub fn child_pids(pid: i32) -> Option<Vec<i32>> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    Some(text.split_ascii_whitespace().count())
+    Some(
+        text.split_ascii_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect(),
+    )
 }
 
 #[cfg(test)]

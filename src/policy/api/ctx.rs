@@ -13,11 +13,11 @@ use mlua::{
 
 use super::super::context::Inner;
 use super::super::event::Callback;
-use super::super::facts::{Facts, Message};
-use super::super::nearest::did_you_mean;
+use super::super::facts::{Facts, Header, Message};
 use super::super::verdict::Verdict;
 use super::milter::VerdictValue;
 use super::{bytes, edits, fail};
+use crate::config::nearest::did_you_mean;
 use crate::milter::reply_text::{ReplyText, ReplyTextError};
 
 /// The fields of `ctx`.
@@ -172,7 +172,7 @@ impl Ctx {
             let recipients = message.recipients.as_deref().unwrap_or(&[]);
             let list = lua.create_table_with_capacity(recipients.len(), 0)?;
             for recipient in recipients {
-                list.raw_push(lua.create_string(&recipient.address)?)?;
+                list.raw_push(lua.create_string(recipient.address())?)?;
             }
             Ok(Some(list))
         })
@@ -187,7 +187,7 @@ impl Ctx {
         )?;
         self.of_message(lua, |message| {
             let list = lua.create_table_with_capacity(message.headers.len(), 0)?;
-            for crate::policy::facts::Header { name, value } in &message.headers {
+            for Header { name, value } in message.headers.iter() {
                 let header = lua.create_table_with_capacity(0, 2)?;
                 header.raw_set("name", lua.create_string(name)?)?;
                 header.raw_set("value", lua.create_string(value)?)?;
@@ -211,7 +211,7 @@ impl Ctx {
                 .iter()
                 .find(|header| header.name.eq_ignore_ascii_case(&wanted));
             found
-                .map(|header| lua.create_string(&header.value))
+                .map(|header| lua.create_string(header.value))
                 .transpose()
         })
     }

@@ -11,6 +11,10 @@ use super::{at_most, bytes, fail, number, type_name};
 
 /// What an edit costs beside its bytes.
 const EDIT_OVERHEAD: usize = 128;
+/// The longest value of a header: a reply's payload ends at 65535, and Postfix cuts a header at 60000.
+const MOST_HEADER_BYTES: usize = 60_000;
+/// The longest reason for quarantine: as a line of a reply.
+const MOST_REASON_BYTES: usize = 980;
 /// The longest address, with its ESMTP words: some times what an MTA takes.
 const MOST_ADDRESS_BYTES: usize = 2048;
 
@@ -84,10 +88,15 @@ pub(super) fn register<M: UserDataMethods<Ctx>>(methods: &mut M) {
         let call = "ctx:quarantine";
         at_most(lua, call, &given, 1)?;
         let reason = bytes(lua, call, "reason", given.first())?;
-        if reason.is_empty() || reason.iter().any(u8::is_ascii_control) {
+        if reason.is_empty()
+            || reason.len() > MOST_REASON_BYTES
+            || reason.iter().any(u8::is_ascii_control)
+        {
             return Err(fail(
                 lua,
-                format_args!("{call}: reason must be one line of text, not empty"),
+                format_args!(
+                    "{call}: reason must be one line of text, 1 to {MOST_REASON_BYTES} bytes"
+                ),
             ));
         }
         push(lua, ctx, call, Edit::Quarantine(reason))
@@ -157,6 +166,7 @@ fn push(lua: &Lua, ctx: &Ctx, call: &str, edit: Edit) -> mlua::Result<()> {
 fn header_name(lua: &Lua, call: &str, value: Option<&Value>) -> mlua::Result<Vec<u8>> {
     let name = bytes(lua, call, "name", value)?;
     if name.is_empty()
+        || name.len() > MOST_ADDRESS_BYTES
         || name
             .iter()
             .any(|byte| !byte.is_ascii_graphic() || *byte == b':')
@@ -174,6 +184,12 @@ fn header_name(lua: &Lua, call: &str, value: Option<&Value>) -> mlua::Result<Vec
 
 fn header_value(lua: &Lua, call: &str, value: Option<&Value>) -> mlua::Result<Vec<u8>> {
     let value = bytes(lua, call, "value", value)?;
+    if value.len() > MOST_HEADER_BYTES {
+        return Err(fail(
+            lua,
+            format_args!("{call}: value is longer than {MOST_HEADER_BYTES} bytes"),
+        ));
+    }
     if value.iter().any(|byte| matches!(byte, 0 | b'\r')) {
         return Err(fail(
             lua,

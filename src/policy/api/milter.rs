@@ -3,10 +3,10 @@
 
 use mlua::{Function, LightUserData, Lua, MetaMethod, Table, UserData, UserDataMethods, Value};
 
-use super::super::nearest::did_you_mean;
 use super::super::verdict::Verdict;
 use super::ctx::{Ctx, PROGRESS};
 use super::{fail, type_name};
+use crate::config::nearest::did_you_mean;
 use crate::sys::lua_guard;
 
 /// The verdicts that are constants.

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 /// The name nearest to `unknown`, if one is near enough to be what was meant.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     unknown: &str,
     names: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
@@ -24,7 +24,7 @@ pub(super) fn nearest<'a>(
 }
 
 /// `; did you mean NAME?`, or nothing.
-pub(super) fn did_you_mean<'a>(
+pub(crate) fn did_you_mean<'a>(
     unknown: &str,
     prefix: &str,
     names: impl IntoIterator<Item = &'a str>,

@@ -1,0 +1,323 @@
+//! The command line: arguments become one options struct a verb, so that mixes that make no sense cannot be built. Wrong arguments end
+//! with status 2; the signal of `stop` is taken out first (`-9` is no option).
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::config::MilterName;
+use crate::control::status::{self, Format};
+use crate::control::{
+    self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, help, restart, run,
+    start, stop,
+};
+
+/// Starts, stops, restarts and shows the mail filters (milters) of Postfix and Sendmail
+#[derive(Debug, Parser)]
+#[command(
+    name = "pmx-milter",
+    version,
+    disable_help_subcommand = true,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Example: pmx-milter start && pmx-milter status\nThe whole manual: pmx-milter help"
+)]
+pub struct PmxMilter {
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Starts, stops, restarts and shows milters as root, from init scripts: prepares run_dir, then becomes `user`
+#[derive(Debug, Parser)]
+#[command(
+    name = "pmx-init",
+    version,
+    disable_help_subcommand = true,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Example: pmx-init start\nThe whole manual: pmx-init help"
+)]
+pub struct PmxInit {
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(subcommand)]
+    verb: InitVerb,
+}
+
+#[derive(Args, Debug)]
+struct PlaceArgs {
+    /// Configuration; /etc/pmx/pmx.conf if neither this nor $PMX_CONF is given
+    #[arg(
+        short = 'c',
+        value_name = "FILE",
+        global = true,
+        env = "PMX_CONF",
+        hide_env = true
+    )]
+    config: Option<PathBuf>,
+    /// Where milters keep lock, pid and scoreboard, instead of the configuration's run_dir
+    #[arg(long, value_name = "DIR", global = true)]
+    run_dir: Option<PathBuf>,
+}
+
+impl From<PlaceArgs> for Place {
+    fn from(args: PlaceArgs) -> Place {
+        Place::new(args.config, args.run_dir)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Starts milters and returns when they serve
+    #[command(after_help = "Example: pmx-milter start policy")]
+    Start(StartArgs),
+    /// Stops milters and returns when they are gone
+    #[command(
+        override_usage = "pmx-milter [-c FILE] stop [-SIGNAL] [MILTER]...",
+        after_help = STOP_HELP
+    )]
+    Stop(StopArgs),
+    /// Checks configuration and policy, then stops and starts milters
+    #[command(visible_alias = "reload", after_help = "Example: pmx-milter restart policy")]
+    Restart(RestartArgs),
+    /// Shows milters at once, without asking them
+    #[command(after_help = "Example: pmx-milter status --format json")]
+    Status(StatusArgs),
+    /// Checks configuration and policies; every problem in one run
+    #[command(after_help = "Example: pmx-milter -c ./pmx.conf check")]
+    Check(CheckArgs),
+    /// Runs one milter in the foreground, for systemd and containers
+    #[command(after_help = "Example: pmx-milter run policy")]
+    Run(RunArgs),
+    /// Shows a throw-away milter at work: real sessions on a free loopback port, then its status
+    #[command(after_help = "Example: pmx-milter demo")]
+    Demo,
+    /// Shows the manual page
+    #[command(after_help = "Example: pmx-milter help")]
+    Help,
+}
+
+#[derive(Debug, Subcommand)]
+enum InitVerb {
+    /// Prepares run_dir, then starts milters as the configured user
+    #[command(after_help = "Example: pmx-init start")]
+    Start(StartArgs),
+    /// Stops milters and returns when they are gone
+    #[command(
+        override_usage = "pmx-init [-c FILE] stop [-SIGNAL] [MILTER]...",
+        after_help = STOP_HELP
+    )]
+    Stop(StopArgs),
+    /// Checks configuration and policy, then stops and starts milters
+    #[command(visible_alias = "reload", after_help = "Example: pmx-init restart")]
+    Restart(RestartArgs),
+    /// Shows milters at once, without asking them
+    #[command(after_help = "Example: pmx-init status")]
+    Status(StatusArgs),
+    /// Shows the manual page
+    #[command(after_help = "Example: pmx-init help")]
+    Help,
+}
+
+const STOP_HELP: &str = "\
+SIGNAL is one of these, with or without SIG, in any case, anywhere after stop:
+  -HUP  (-1)    connections in progress finish, at most graceful_timeout; the default
+  -TERM (-15)   the same
+  -INT  (-2)    connections are aborted, everything is cleaned up
+  -KILL (-9)    master and children are gone at once
+Note that HUP stops a milter, while other daemons reload on it.
+
+Example: pmx-milter stop -INT policy";
+
+#[derive(Args, Debug)]
+struct StartArgs {
+    /// Milters, disabled ones too; without names every enabled one
+    #[arg(value_name = "MILTER")]
+    milters: Vec<MilterName>,
+}
+
+#[derive(Args, Debug)]
+struct StopArgs {
+    /// Milters; without names every running one
+    #[arg(value_name = "MILTER")]
+    milters: Vec<MilterName>,
+}
+
+#[derive(Args, Debug)]
+struct RestartArgs {
+    /// Milters; without names every running one, and if none runs every enabled one
+    #[arg(value_name = "MILTER")]
+    milters: Vec<MilterName>,
+}
+
+#[derive(Args, Debug)]
+struct StatusArgs {
+    /// Milters; without names every running and every enabled one
+    #[arg(value_name = "MILTER")]
+    milters: Vec<MilterName>,
+    /// For people, or for programs
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    format: FormatArg,
+    /// Again and again, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    watch: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    /// The manual's status lines
+    Text,
+    /// One document with every field
+    Json,
+}
+
+#[derive(Args, Debug)]
+struct CheckArgs {
+    /// Prints the effective configuration, defaults filled in, as TOML
+    #[arg(long)]
+    dump: bool,
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// The milter
+    #[arg(value_name = "MILTER")]
+    milter: MilterName,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.1..=86_400.0).contains(&number) => Ok(Duration::from_secs_f64(number)),
+        _ => Err("give seconds from 0.1 to 86400".to_owned()),
+    }
+}
+
+/// The program `pmx-milter`; `main` hands over the entry of masters.
+pub fn pmx_milter(master: MasterMain) -> ExitCode {
+    let (args, signal) = match arguments() {
+        Ok(both) => both,
+        Err(exit) => return exit,
+    };
+    let PmxMilter { place, verb } = PmxMilter::parse_from(args);
+    let place = Place::from(place);
+    let launch = Launch {
+        main: master,
+        as_root: AsRoot::MasterStays,
+    };
+    match verb {
+        Verb::Start(args) => code(start::start(&place, &args.milters, launch)),
+        Verb::Stop(args) => code(stop::stop(&place, &args.milters, signal)),
+        Verb::Restart(args) => code(restart::restart(&place, &args.milters, launch)),
+        Verb::Status(args) => show(&place, args),
+        Verb::Check(args) => code(check::check(&place, args.dump)),
+        Verb::Run(args) => code(run::run(&place, &args.milter, master)),
+        Verb::Demo => code(demo::demo(master)),
+        Verb::Help => code(help::help(help::PMX_MILTER)),
+    }
+}
+
+/// The program `pmx-init`.
+pub fn pmx_init(master: MasterMain) -> ExitCode {
+    let (args, signal) = match arguments() {
+        Ok(both) => both,
+        Err(exit) => return exit,
+    };
+    let PmxInit { place, verb } = PmxInit::parse_from(args);
+    let place = Place::from(place);
+    let launch = Launch {
+        main: master,
+        as_root: AsRoot::BecomeUser,
+    };
+    match verb {
+        InitVerb::Start(args) => code(start::start(&place, &args.milters, launch)),
+        InitVerb::Stop(args) => code(stop::stop(&place, &args.milters, signal)),
+        InitVerb::Restart(args) => code(restart::restart(&place, &args.milters, launch)),
+        InitVerb::Status(args) => show(&place, args),
+        InitVerb::Help => code(help::help(help::PMX_INIT)),
+    }
+}
+
+/// Both programs as their option parsers know them: the manual's test compares.
+pub fn commands() -> [clap::Command; 2] {
+    [PmxMilter::command(), PmxInit::command()]
+}
+
+fn arguments() -> Result<(Vec<OsString>, StopSignal), ExitCode> {
+    control::take_signal(std::env::args_os().collect()).map_err(|error| {
+        eprintln!("pmx-milter: {error}");
+        code(Exit::Usage)
+    })
+}
+
+fn show(place: &Place, args: StatusArgs) -> ExitCode {
+    let format = match args.format {
+        FormatArg::Text => Format::Text,
+        FormatArg::Json => Format::Json,
+    };
+    ExitCode::from(status::status(place, &args.milters, format, args.watch).code())
+}
+
+fn code(exit: Exit) -> ExitCode {
+    ExitCode::from(exit.code())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_option_parsers_are_sound_and_every_verb_has_an_example() {
+        for command in commands() {
+            command.clone().debug_assert();
+            for verb in command.get_subcommands() {
+                let help = verb.get_after_help().unwrap().to_string();
+                assert!(help.contains("Example: pmx-"), "{}", verb.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_configuration_may_stand_before_and_after_the_verb() {
+        for line in [
+            "p -c f --run-dir d status a",
+            "p status a -c f --run-dir d",
+            "p --run-dir=d status -c f a",
+        ] {
+            let parsed = PmxMilter::try_parse_from(line.split(' ')).unwrap();
+            let place = Place::from(parsed.place);
+            assert_eq!(place, Place::new(Some("f".into()), Some("d".into())));
+            assert!(matches!(parsed.verb, Verb::Status(args) if args.milters.len() == 1));
+        }
+    }
+
+    #[test]
+    fn wrong_arguments_are_status_2() {
+        for line in [
+            "p",
+            "p nonsense",
+            "p start ../x",
+            "p status --format xml",
+            "p status --watch 0",
+            "p run",
+            "p run a b",
+            "p help start",
+            "p start -9",
+        ] {
+            let error = PmxMilter::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn reload_is_restart() {
+        let parsed = PmxMilter::try_parse_from(["p", "reload", "a"]).unwrap();
+        assert!(matches!(parsed.verb, Verb::Restart(_)));
+    }
+}

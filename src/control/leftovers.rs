@@ -1,0 +1,97 @@
+//! What a milter that ended without cleaning up leaves behind, and its removal once nobody holds its locks.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use crate::config::Port;
+use crate::run_dir::Paths;
+
+use super::terminal::clean;
+
+/// Removes pid file and unix socket, and keeps the board as `NAME.scoreboard.last`. The lock file stays: removing it would let two
+/// masters lock two files of one name. True when there was a board.
+///
+/// # Errors
+/// When one of them cannot be removed.
+pub(super) fn remove(paths: &Paths) -> io::Result<bool> {
+    let port = port_of(&paths.board());
+    if let Some(Port::Unix(socket)) = port {
+        remove_socket(&socket)?;
+    }
+    gone(fs::remove_file(paths.pid_file()))?;
+    match fs::rename(paths.board(), paths.last_board()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where a board says that its milter listens.
+fn port_of(board: &Path) -> Option<Port> {
+    let snapshot = scoreboard::read(board).ok()?;
+    let text = clean(scoreboard::text(&snapshot.global.port));
+    text.parse().ok()
+}
+
+/// Removes a socket that nobody listens on. A board is not trusted to name other files: only a socket is removed.
+fn remove_socket(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => {}
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            gone(fs::remove_file(path))
+        }
+        // Somebody listens: another program took the path.
+        _ => Ok(()),
+    }
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_lock_file_stays_and_the_board_is_kept_as_the_last_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path(), &"policy".parse().unwrap());
+        for file in [paths.lock(), paths.pid_file(), paths.board()] {
+            fs::write(file, "x").unwrap();
+        }
+        assert!(remove(&paths).unwrap());
+        assert!(paths.lock().exists() && paths.last_board().exists());
+        assert!(!paths.pid_file().exists() && !paths.board().exists());
+        assert!(!remove(&paths).unwrap(), "nothing is left");
+    }
+
+    #[test]
+    fn only_a_socket_without_a_listener_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "precious").unwrap();
+        remove_socket(&file).unwrap();
+        assert!(file.exists());
+        let socket = dir.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        remove_socket(&socket).unwrap();
+        assert!(socket.exists(), "somebody listens");
+        drop(listener);
+        remove_socket(&socket).unwrap();
+        assert!(!socket.exists());
+        remove_socket(&socket).unwrap();
+    }
+}

@@ -1,0 +1,27 @@
+//! The control program: a file a verb. Each verb prints what it did on stdout and what went wrong on stderr, and comes to an exit status.
+//!
+//! Control meets a master only in the run directory's files, locks, board and signals; the master's entry is handed over by `main`.
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod demo;
+mod exit;
+pub mod help;
+mod launch;
+mod leftovers;
+mod place;
+mod port_holder;
+pub mod prepare;
+pub mod restart;
+pub mod run;
+mod running;
+pub mod start;
+pub mod status;
+pub mod stop;
+mod stop_signal;
+mod terminal;
+
+pub use exit::{Exit, StatusExit};
+pub use launch::{AsRoot, Launch, MasterMain};
+pub use place::Place;
+pub use stop_signal::{KNOWN as STOP_SIGNALS, StopSignal, StopSignalError, take as take_signal};

@@ -1,0 +1,228 @@
+//! Finds the milters that status is about, and what their boards and the kernel say of them.
+#![forbid(unsafe_code)]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::unistd::Pid;
+use scoreboard::{BoardVerdict, MilterState, Snapshot};
+
+use crate::config::MilterName;
+use crate::control::place::{Found, each_once, not_configured};
+use crate::control::terminal::complain;
+use crate::run_dir::{self, Paths};
+use crate::sys::{lock, process};
+
+use super::view::{Kernel, State, View, Views};
+
+/// Looks at every milter that was named; without names at every one that is there or enabled.
+pub(super) fn gather(found: &Found, names: &[MilterName]) -> Views {
+    let mut unknown = 0;
+    let names = if names.is_empty() {
+        all(found, &mut unknown)
+    } else {
+        each_once(names)
+    };
+    let mut milters = Vec::new();
+    for name in names {
+        match look(found, &name) {
+            Some(view) => milters.push(view),
+            None => unknown += 1,
+        }
+    }
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    Views {
+        milters,
+        unknown,
+        wall_seconds: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0.0, |since| since.as_secs_f64()),
+        boot_id: boot_id.map(|text| text.trim().to_owned()),
+    }
+}
+
+/// Milters of the configuration first, in its order, then others of the run directory.
+fn all(found: &Found, unknown: &mut usize) -> Vec<MilterName> {
+    let there = match run_dir::milters(&found.run_dir) {
+        Ok(names) => names,
+        Err(error) => {
+            complain(format_args!(
+                "status: cannot read run_dir {}: {error}",
+                found.run_dir.display()
+            ));
+            *unknown += 1;
+            Vec::new()
+        }
+    };
+    let configured = found.config.iter().flat_map(|config| &config.milters);
+    let shown = |name: &MilterName| {
+        let paths = Paths::new(&found.run_dir, name);
+        paths.board().exists() || !holders(&paths).is_empty()
+    };
+    let mut names: Vec<MilterName> = configured
+        .filter(|milter| milter.enabled || (there.contains(&milter.name) && shown(&milter.name)))
+        .map(|milter| milter.name.clone())
+        .collect();
+    for name in there {
+        if !names.contains(&name) && shown(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// `None` for a name that neither configuration nor run directory knows; told.
+fn look(found: &Found, name: &MilterName) -> Option<View> {
+    let paths = Paths::new(&found.run_dir, name);
+    let holders = holders(&paths);
+    let master = holders
+        .iter()
+        .find(|holder| holder.byte == 0)
+        .map(|holder| holder.pid);
+    let orphans = if master.is_some() { 0 } else { holders.len() };
+    let mut view = match scoreboard::read(&paths.board()) {
+        Ok(board) => of_board(name, board),
+        Err(error) if error.is_missing() => match master {
+            Some(pid) => starting(name, pid),
+            None if orphans > 0 => View::without_board(name.clone(), State::Dead),
+            None if !is_known(found, name, &paths) => return None,
+            None => View::without_board(name.clone(), State::NotRunning),
+        },
+        Err(error) => {
+            complain(format_args!("status {name}: {error}"));
+            View::without_board(name.clone(), State::Unreadable)
+        }
+    };
+    view.orphans = orphans as u64;
+    Some(view)
+}
+
+/// Who holds locks. A lock file that we may not read tells nothing; whether there is a board still does.
+fn holders(paths: &Paths) -> Vec<lock::Holder> {
+    lock::holders(&paths.lock()).unwrap_or_default()
+}
+
+fn is_known(found: &Found, name: &MilterName, paths: &Paths) -> bool {
+    if paths.lock().exists() {
+        return true;
+    }
+    match &found.config {
+        Some(config) if config.milter(name).is_some() => true,
+        Some(config) => {
+            complain(not_configured("status", name, config));
+            false
+        }
+        None => {
+            complain(format_args!(
+                "status {name}: nothing is known of it: run_dir {} has no trace of it, and the configuration cannot be read",
+                found.run_dir.display()
+            ));
+            false
+        }
+    }
+}
+
+/// A master that has its lock and not yet its board.
+fn starting(name: &MilterName, pid: Pid) -> View {
+    let mut view = View::without_board(name.clone(), State::Starting);
+    view.pid = u64::try_from(pid.as_raw()).ok();
+    view.kernel = kernel(pid.as_raw(), None).0;
+    view
+}
+
+fn of_board(name: &MilterName, board: Snapshot) -> View {
+    let verdict = board.verdict();
+    let mut kernel_says = Kernel::default();
+    let mut suspended = false;
+    if matches!(verdict, BoardVerdict::Alive { .. })
+        && board.liveness.same_pid_namespace != Some(false)
+        && let Ok(pid) = i32::try_from(board.header.master_pid)
+    {
+        (kernel_says, suspended) = kernel(pid, Some(board.header.master_start));
+    }
+    let state = state(verdict, board.state(), suspended);
+    // A master that ended as it should and whose board is still there for an instant.
+    if state == State::NotRunning {
+        return View::without_board(name.clone(), state);
+    }
+    View {
+        name: name.clone(),
+        state,
+        pid: (board.header.master_pid != 0).then_some(board.header.master_pid),
+        kernel: kernel_says,
+        orphans: 0,
+        board: Some(board),
+    }
+}
+
+fn state(verdict: BoardVerdict, said: MilterState, suspended: bool) -> State {
+    match verdict {
+        BoardVerdict::Dead => State::Dead,
+        BoardVerdict::Stale => State::Stale,
+        BoardVerdict::StoppedClean => State::NotRunning,
+        BoardVerdict::Alive { .. } if suspended => State::Stopped,
+        BoardVerdict::Alive { hung: true } => State::Hung,
+        BoardVerdict::Alive { hung: false } => match said {
+            MilterState::Starting => State::Starting,
+            // The last moments of a stop, when the board already says that it is over.
+            MilterState::Retiring | MilterState::Stopped => State::Retiring,
+            MilterState::Running | MilterState::Unknown(_) => State::Running,
+        },
+    }
+}
+
+/// What the kernel says of a master, and whether it is suspended. A pid that began at another time is somebody else's by now.
+fn kernel(pid: i32, start: Option<u64>) -> (Kernel, bool) {
+    let Some(stat) = process::stat(pid) else {
+        return (Kernel::default(), false);
+    };
+    if start.is_some_and(|start| start != 0 && start != stat.start_time) {
+        return (Kernel::default(), false);
+    }
+    let says = Kernel {
+        vsz_bytes: Some(stat.vsz_bytes),
+        threads: Some(stat.threads),
+        procs: process::children(pid).map(|number| number as u64),
+    };
+    (says, stat.state == 'T')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_word_comes_before_the_masters() {
+        use MilterState as Said;
+        let alive = |hung| BoardVerdict::Alive { hung };
+        let table = [
+            (alive(false), Said::Starting, false, State::Starting),
+            (alive(false), Said::Running, false, State::Running),
+            (alive(false), Said::Retiring, false, State::Retiring),
+            (alive(true), Said::Running, false, State::Hung),
+            (alive(true), Said::Retiring, true, State::Stopped),
+            (alive(false), Said::Running, true, State::Stopped),
+            (BoardVerdict::Dead, Said::Running, false, State::Dead),
+            (BoardVerdict::Stale, Said::Running, false, State::Stale),
+            (
+                BoardVerdict::StoppedClean,
+                Said::Stopped,
+                false,
+                State::NotRunning,
+            ),
+        ];
+        for (verdict, said, suspended, expected) in table {
+            assert_eq!(
+                state(verdict, said, suspended),
+                expected,
+                "{verdict:?} {said:?} {suspended}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_recycled_pid_is_not_taken_for_the_master() {
+        let me = std::process::id().cast_signed();
+        assert!(kernel(me, None).0.vsz_bytes.is_some());
+        assert_eq!(kernel(me, Some(1)), (Kernel::default(), false));
+    }
+}

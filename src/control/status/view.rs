@@ -1,0 +1,207 @@
+//! What is shown of milters, whatever the output: numbers from the board, from the kernel, and what follows from both.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use scoreboard::{Phase, Snapshot};
+
+use crate::config::MilterName;
+use crate::control::StatusExit;
+
+/// All milters that are shown, at one instant.
+#[derive(Debug)]
+pub(super) struct Views {
+    /// In the order in which they were asked for.
+    pub(super) milters: Vec<View>,
+    /// Names that nobody knows; told on stderr.
+    pub(super) unknown: usize,
+    /// CLOCK_REALTIME in seconds.
+    pub(super) wall_seconds: f64,
+    /// The kernel's name of this boot.
+    pub(super) boot_id: Option<String>,
+}
+
+/// The state in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Not ready yet.
+    Starting,
+    /// Serves.
+    Running,
+    /// Being stopped: finishes what it has.
+    Retiring,
+    /// Its heartbeat is older than 5 s.
+    Hung,
+    /// Its master is suspended by a signal.
+    Stopped,
+    /// Its master died; the board is a post mortem.
+    Dead,
+    /// The board is of an earlier boot.
+    Stale,
+    /// There is no board.
+    NotRunning,
+    /// The board cannot be read.
+    Unreadable,
+}
+
+impl State {
+    /// Every one, in the order of the man page.
+    pub const ALL: &'static [State] = &[
+        State::Starting,
+        State::Running,
+        State::Retiring,
+        State::Hung,
+        State::Stopped,
+        State::Dead,
+        State::Stale,
+        State::NotRunning,
+        State::Unreadable,
+    ];
+
+    /// The word in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Retiring => "retiring",
+            State::Hung => "hung",
+            State::Stopped => "stopped",
+            State::Dead => "dead",
+            State::Stale => "stale",
+            State::NotRunning => "not_running",
+            State::Unreadable => "unreadable",
+        }
+    }
+
+    /// The exit status of a milter in this state.
+    pub fn exit(self) -> StatusExit {
+        match self {
+            State::Starting | State::Running | State::Retiring | State::Hung | State::Stopped => {
+                StatusExit::Running
+            }
+            State::Dead | State::Stale => StatusExit::Dead,
+            State::NotRunning => StatusExit::NotRunning,
+            State::Unreadable => StatusExit::Unknown,
+        }
+    }
+}
+
+/// One milter.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) name: MilterName,
+    pub(super) state: State,
+    /// Of the master; of a dead one as long as its board is there.
+    pub(super) pid: Option<u64>,
+    pub(super) kernel: Kernel,
+    /// Processes without a master that still finish connections.
+    pub(super) orphans: u64,
+    pub(super) board: Option<Snapshot>,
+}
+
+/// What the kernel says of the master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kernel {
+    pub(super) vsz_bytes: Option<u64>,
+    pub(super) threads: Option<u64>,
+    pub(super) procs: Option<u64>,
+}
+
+/// Interpreters of one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Interpreters {
+    pub(super) initialized: Option<u64>,
+    pub(super) max: Option<u64>,
+    pub(super) sequence: Option<u64>,
+}
+
+impl View {
+    /// A milter of which there is no board.
+    pub(super) fn without_board(name: MilterName, state: State) -> View {
+        View {
+            name,
+            state,
+            pid: None,
+            kernel: Kernel::default(),
+            orphans: 0,
+            board: None,
+        }
+    }
+
+    /// Where it listens, as the operator wrote it.
+    pub(super) fn port(&self) -> Option<String> {
+        let port = scoreboard::shown(&self.board.as_ref()?.global.port);
+        (!port.is_empty()).then_some(port)
+    }
+
+    /// Of the process that last took a connection; before the first one, of the first process that there is.
+    pub(super) fn interpreters(&self) -> Interpreters {
+        let Some(board) = &self.board else {
+            return Interpreters::default();
+        };
+        let last = board
+            .slots
+            .iter()
+            .find(|slot| u64::from(slot.index) == board.global.last_slot && slot.child.is_some());
+        let slot = last.or_else(|| board.slots.iter().find(|slot| slot.child.is_some()));
+        slot.map_or(
+            Interpreters {
+                max: Some(board.global.interpreters_max),
+                ..Interpreters::default()
+            },
+            |slot| of_slot(board, slot),
+        )
+    }
+
+    /// Age of the master's last sign of life.
+    pub(super) fn heartbeat_age(&self) -> Option<Duration> {
+        let board = self.board.as_ref()?;
+        if self.state != State::Stale {
+            return Some(board.heartbeat_age());
+        }
+        // BOOTTIME of another boot says nothing today: the wall clock's anchor in the header does.
+        let header = &board.header;
+        let alive = board
+            .global
+            .heartbeat_ns
+            .saturating_sub(header.created_boot_ns);
+        let last = header.created_wall_ns.saturating_add(alive);
+        Some(Duration::from_nanos(board.wall_ns.saturating_sub(last)))
+    }
+}
+
+/// Of the process in a slot.
+pub(super) fn of_slot(board: &Snapshot, slot: &scoreboard::Slot) -> Interpreters {
+    let child = slot.child.as_ref();
+    Interpreters {
+        initialized: child.map(|child| child.interpreters),
+        max: Some(board.global.interpreters_max),
+        sequence: child.map(|child| child.interpreter_sequence),
+    }
+}
+
+/// The pid of the process in a slot.
+pub(super) fn pid(slot: &scoreboard::Slot) -> Option<u64> {
+    (!slot.is_empty() && slot.master.pid != 0).then_some(slot.master.pid)
+}
+
+/// What the process in a slot is at, since when, and for which message.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Doing {
+    pub(super) phase: Option<&'static str>,
+    pub(super) since: Option<Duration>,
+    pub(super) queue_id: Option<String>,
+}
+
+/// What the process in a slot is at.
+pub(super) fn doing(board: &Snapshot, slot: &scoreboard::Slot) -> Doing {
+    let Some(child) = &slot.child else {
+        return Doing::default();
+    };
+    let queue_id = scoreboard::shown(&child.queue_id);
+    Doing {
+        phase: Some(Phase::from_word(child.phase).name()),
+        since: board.age(child.phase_since_ns),
+        queue_id: (!queue_id.is_empty()).then_some(queue_id),
+    }
+}

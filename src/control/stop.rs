@@ -1,0 +1,449 @@
+//! `stop`: signals masters, waits until each milter is gone, says what it waits for.
+//!
+//! Milters are found by run directory and locks, not by configuration. A master that is dead does not stop its orphans from being
+//! waited for, or killed.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::config::MilterName;
+use crate::run_dir::Paths;
+use crate::sys::process::{self, PidFd};
+
+use super::place::{Found, each_once};
+use super::running::{self, Process};
+use super::stop_signal::StopSignal;
+use super::terminal::{complain, count, duration, say};
+use super::{Exit, Place, leftovers};
+
+/// `graceful_timeout` when the configuration does not tell.
+const GRACEFUL: Duration = Duration::from_secs(300);
+/// What a master has beyond its own deadline to cut connections and clean up.
+const GRACE: Duration = Duration::from_secs(15);
+/// What an aborting master has.
+const ABORT: Duration = Duration::from_secs(30);
+/// How long the kernel may take to end killed processes.
+const KILL: Duration = Duration::from_secs(10);
+/// How often the board is looked at while waiting.
+const LOOK: Duration = Duration::from_millis(100);
+/// Processes end between two looks within this.
+const TURN: Duration = Duration::from_secs(1);
+
+/// The verb: without names every milter that runs.
+pub fn stop(place: &Place, names: &[MilterName], signal: StopSignal) -> Exit {
+    let found = place.find();
+    let names = match targets(&found, names) {
+        Ok(names) => names,
+        Err(exit) => return exit,
+    };
+    if names.is_empty() {
+        say("no milter is running");
+        return Exit::Done;
+    }
+    let mut worst = Exit::Done;
+    let mut waiting = Vec::new();
+    // All are signalled before any is waited for: they finish side by side.
+    for name in names {
+        if !known(&found, &name) {
+            worst = worst.worst(Exit::NotConfigured);
+            continue;
+        }
+        match begin(&found, name, signal) {
+            Ok(Some(stopping)) => waiting.push(stopping),
+            Ok(None) => {}
+            Err(exit) => worst = worst.worst(exit),
+        }
+    }
+    for stopping in waiting {
+        if let Err(exit) = stopping.wait() {
+            worst = worst.worst(exit);
+        }
+    }
+    worst
+}
+
+/// Stops one milter gracefully; success when it is gone, or was.
+pub(super) fn gracefully(found: &Found, name: &MilterName) -> Result<(), Exit> {
+    match begin(found, name.clone(), StopSignal::Hup)? {
+        Some(stopping) => stopping.wait(),
+        None => Ok(()),
+    }
+}
+
+fn targets(found: &Found, names: &[MilterName]) -> Result<Vec<MilterName>, Exit> {
+    if !names.is_empty() {
+        return Ok(each_once(names));
+    }
+    let all = crate::run_dir::milters(&found.run_dir).map_err(|error| {
+        complain(format_args!(
+            "stop: cannot read run_dir {}: {error}; run this as the milters' user or as root",
+            found.run_dir.display()
+        ));
+        Exit::Permission
+    })?;
+    Ok(all
+        .into_iter()
+        .filter(|name| {
+            let paths = Paths::new(&found.run_dir, name);
+            running::is_there(&paths) || paths.board().exists()
+        })
+        .collect())
+}
+
+/// A name that neither the configuration nor the run directory knows is a slip of the pen, and told. Without a configuration nobody
+/// can tell.
+fn known(found: &Found, name: &MilterName) -> bool {
+    let Some(config) = &found.config else {
+        return true;
+    };
+    let paths = Paths::new(&found.run_dir, name);
+    if config.milter(name).is_some() || paths.lock().exists() || paths.board().exists() {
+        return true;
+    }
+    complain(super::place::not_configured("stop", name, config));
+    false
+}
+
+/// A milter that was signalled.
+struct Stopping {
+    name: MilterName,
+    paths: Paths,
+    signal: StopSignal,
+    deadline: Instant,
+}
+
+/// Signals one milter. `None` when it does not run, which is said.
+fn begin(found: &Found, name: MilterName, signal: StopSignal) -> Result<Option<Stopping>, Exit> {
+    let paths = Paths::new(&found.run_dir, &name);
+    let there = running::processes(&paths).map_err(|error| denied(&name, &paths, &error))?;
+    if there.is_empty() {
+        match tidy(&name, &paths)? {
+            true => say(format_args!(
+                "{name}: not running; the board of its dead master is now {}",
+                paths.last_board().display()
+            )),
+            false => say(format_args!("{name}: not running")),
+        };
+        return Ok(None);
+    }
+    let graceful = found
+        .config
+        .as_ref()
+        .and_then(|config| config.milter(&name))
+        .map_or(GRACEFUL, |milter| milter.graceful_timeout);
+    let (sent, limit) = match signal {
+        StopSignal::Hup | StopSignal::Term => (ask(&there, signal.signal()), graceful + GRACE),
+        StopSignal::Int => (ask(&there, Signal::SIGINT), ABORT),
+        StopSignal::Kill => (kill(&there), KILL),
+    };
+    sent.map_err(|error| denied(&name, &paths, &error))?;
+    Ok(Some(Stopping {
+        name,
+        paths,
+        signal,
+        deadline: Instant::now() + limit,
+    }))
+}
+
+/// The master decides for its children. Orphans retire by themselves, and end at once only by a TERM of their own.
+fn ask(there: &[Process], signal: Signal) -> io::Result<()> {
+    if let Some(master) = there.iter().find(|process| process.is_master) {
+        return send(&master.handle, signal);
+    }
+    if signal == Signal::SIGINT {
+        for orphan in there {
+            send(&orphan.handle, Signal::SIGTERM)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends master and children. The master is frozen first, so that it cannot fork another child while its children are counted.
+pub(super) fn kill(there: &[Process]) -> io::Result<()> {
+    let mut young = Vec::new();
+    if let Some(master) = there.iter().find(|process| process.is_master) {
+        send(&master.handle, Signal::SIGSTOP)?;
+        young = children_of(master.pid);
+        send(&master.handle, Signal::SIGKILL)?;
+    }
+    for child in &young {
+        send(child, Signal::SIGKILL)?;
+    }
+    for process in there {
+        send(&process.handle, Signal::SIGKILL)?;
+    }
+    Ok(())
+}
+
+/// Children that may not have taken their lock yet; asked again after opening, as for locks.
+fn children_of(master: Pid) -> Vec<PidFd> {
+    let list = || process::child_pids(master.as_raw()).unwrap_or_default();
+    let opened: Vec<(i32, PidFd)> = list()
+        .into_iter()
+        .filter_map(|pid| Some((pid, PidFd::open(Pid::from_raw(pid)).ok()?)))
+        .collect();
+    let still = list();
+    opened
+        .into_iter()
+        .filter(|(pid, _)| still.contains(pid))
+        .map(|(_, handle)| handle)
+        .collect()
+}
+
+/// Signals a process; one that is gone has got what it was to get.
+fn send(process: &PidFd, signal: Signal) -> io::Result<()> {
+    match process.signal(signal) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(()),
+        other => other,
+    }
+}
+
+/// Kills whatever is there of a milter and cleans up: for a start that came to nothing. True when nothing is left.
+pub(super) fn end_now(paths: &Paths) -> bool {
+    let deadline = Instant::now() + KILL;
+    while Instant::now() < deadline {
+        match running::processes(paths) {
+            Ok(there) if there.is_empty() => return leftovers::remove(paths).is_ok(),
+            Ok(there) => {
+                if kill(&there).is_err() {
+                    return false;
+                }
+                there[0].handle.wait(LOOK);
+            }
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+fn denied(name: &MilterName, paths: &Paths, error: &io::Error) -> Exit {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        complain(format_args!(
+            "stop {name}: not permitted ({}): {error}; run this as the user that started it, or as root",
+            paths.lock().display()
+        ));
+        Exit::Permission
+    } else {
+        complain(format_args!(
+            "stop {name}: cannot reach its processes ({}): {error}",
+            paths.lock().display()
+        ));
+        Exit::Failed
+    }
+}
+
+/// Removes what an ended milter left. True when its board was still in place: it died.
+fn tidy(name: &MilterName, paths: &Paths) -> Result<bool, Exit> {
+    leftovers::remove(paths).map_err(|error| {
+        complain(format_args!(
+            "stop {name}: it is gone, but its files in {} cannot be cleaned up: {error}",
+            paths.dir().display()
+        ));
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            Exit::Permission
+        } else {
+            Exit::Failed
+        }
+    })
+}
+
+impl Stopping {
+    /// Until the last process is gone, or the time is over.
+    fn wait(self) -> Result<(), Exit> {
+        let begin = Instant::now();
+        let mut told = Told::default();
+        let mut deadline = self.deadline;
+        let mut looked = begin;
+        loop {
+            let there = running::processes(&self.paths)
+                .map_err(|error| denied(&self.name, &self.paths, &error))?;
+            let Some(first) = there.first() else {
+                break;
+            };
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(self.give_up(&there, now - begin));
+            }
+            // A child that a dying master forked meanwhile.
+            if self.signal == StopSignal::Kill {
+                kill(&there).map_err(|error| denied(&self.name, &self.paths, &error))?;
+            }
+            if self.signal.is_graceful() && now >= looked {
+                looked = now + TURN;
+                let view = Waiting::of(&self.paths.board(), &there, deadline - now);
+                deadline = deadline.max(view.deadline(now));
+                told.tell(&self.name, &view);
+            }
+            first.handle.wait(LOOK.min(deadline - now));
+        }
+        tidy(&self.name, &self.paths)?;
+        say(format_args!("{}: stopped", self.name));
+        Ok(())
+    }
+
+    fn give_up(&self, there: &[Process], after: Duration) -> Exit {
+        let pids: Vec<String> = there.iter().map(|p| p.pid.to_string()).collect();
+        let next = match self.signal {
+            StopSignal::Hup | StopSignal::Term => "stop -INT aborts its connections",
+            StopSignal::Int => "stop -KILL ends it at once",
+            StopSignal::Kill => "the kernel does not end them: see ps, state D",
+        };
+        complain(format_args!(
+            "stop {}: still there after {} (pid {}); {next}",
+            self.name,
+            duration(after.as_secs()),
+            pids.join(", ")
+        ));
+        Exit::Failed
+    }
+}
+
+/// What a graceful stop waits for.
+struct Waiting {
+    connections: Option<u64>,
+    between_messages: u64,
+    left: Duration,
+    frozen_master: Option<Pid>,
+    orphans: u64,
+}
+
+impl Waiting {
+    fn of(board: &Path, there: &[Process], left: Duration) -> Waiting {
+        let master = there.iter().find(|process| process.is_master);
+        let frozen =
+            |pid: &Pid| process::stat(pid.as_raw()).is_some_and(|stat| stat.state == 'T');
+        let mut waiting = Waiting {
+            connections: None,
+            between_messages: 0,
+            left: left.saturating_sub(GRACE),
+            frozen_master: master.map(|master| master.pid).filter(frozen),
+            orphans: if master.is_none() {
+                there.len() as u64
+            } else {
+                0
+            },
+        };
+        if let Ok(snapshot) = scoreboard::read(board) {
+            let connections = snapshot.requests();
+            waiting.connections = Some(connections);
+            waiting.between_messages = connections.saturating_sub(snapshot.in_progress());
+            if snapshot.global.stop_deadline_ns > 0 && master.is_some() {
+                waiting.left = Duration::from_nanos(
+                    snapshot
+                        .global
+                        .stop_deadline_ns
+                        .saturating_sub(snapshot.now_ns),
+                );
+            }
+        }
+        waiting
+    }
+
+    /// When to give up: a little after the master itself does.
+    fn deadline(&self, now: Instant) -> Instant {
+        // A board is not believed beyond a day.
+        now + self.left.min(Duration::from_secs(86_400)) + GRACE
+    }
+
+    fn sentence(&self) -> Option<String> {
+        if let Some(pid) = self.frozen_master {
+            return Some(format!(
+                "waiting: its master (pid {pid}) is suspended and cannot act; kill -CONT {pid} wakes it, stop -KILL ends it now"
+            ));
+        }
+        let connections = self.connections.filter(|number| *number > 0)?;
+        let orphans = match self.orphans {
+            0 => String::new(),
+            number => format!(" in {}", count(number, "orphan")),
+        };
+        Some(format!(
+            "waiting: {}{orphans}, {} idle between messages, at most {}; Ctrl-C leaves it stopping, -INT ends it now",
+            count(connections, "connection"),
+            self.between_messages,
+            duration(self.left.as_secs_f64().round() as u64)
+        ))
+    }
+}
+
+/// What was said last: a line is repeated only when it tells something new.
+#[derive(Default)]
+struct Told(Option<(Option<u64>, u64, bool)>);
+
+impl Told {
+    fn tell(&mut self, name: &MilterName, view: &Waiting) {
+        let now = (
+            view.connections,
+            view.between_messages,
+            view.frozen_master.is_some(),
+        );
+        if self.0 == Some(now) {
+            return;
+        }
+        if let Some(sentence) = view.sentence() {
+            say(format_args!("{name}: {sentence}"));
+            self.0 = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting() -> Waiting {
+        Waiting {
+            connections: Some(12),
+            between_messages: 11,
+            left: Duration::from_secs(270),
+            frozen_master: None,
+            orphans: 0,
+        }
+    }
+
+    #[test]
+    fn a_stop_says_what_it_waits_for_and_how_long_at_most() {
+        assert_eq!(
+            waiting().sentence().as_deref(),
+            Some(
+                "waiting: 12 connections, 11 idle between messages, at most 4m30s; Ctrl-C leaves it stopping, -INT ends it now"
+            )
+        );
+        let orphans = Waiting {
+            orphans: 2,
+            ..waiting()
+        };
+        assert!(
+            orphans
+                .sentence()
+                .is_some_and(|text| text.contains("12 connections in 2 orphans,"))
+        );
+    }
+
+    #[test]
+    fn nothing_is_said_while_only_processes_end() {
+        for connections in [None, Some(0)] {
+            let view = Waiting {
+                connections,
+                ..waiting()
+            };
+            assert_eq!(view.sentence(), None);
+        }
+    }
+
+    #[test]
+    fn a_suspended_master_is_named_with_what_to_do() {
+        let view = Waiting {
+            frozen_master: Some(Pid::from_raw(77)),
+            ..waiting()
+        };
+        assert!(
+            view.sentence()
+                .is_some_and(|text| text.contains("kill -CONT 77") && text.contains("-KILL"))
+        );
+    }
+}

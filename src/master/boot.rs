@@ -1,0 +1,357 @@
+//! The start order of a master: each step needs those before it, and the first that fails gives the reason, with nothing left behind.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use scoreboard::{Board, Spec};
+
+use super::board::Books;
+use super::listener::{Access, Listener};
+use super::notify::Notify;
+use super::report::Line;
+use super::{Master, Phase, Report, Setup, turn};
+use crate::checker;
+use crate::config::{LogTo, MilterConfig, Port};
+use crate::policy::Limits;
+use crate::run_dir::{self, Paths};
+use crate::sys::user::{self, Account};
+use crate::sys::{lock, process, random, signal};
+
+/// Exit statuses of a start (LSB).
+mod status {
+    pub(super) const GENERIC: i32 = 1;
+    pub(super) const PERMISSION: i32 = 4;
+    pub(super) const NOT_CONFIGURED: i32 = 6;
+}
+
+/// Bytes of the lock file for one master's children: more than a board has slots.
+const LOCK_SPAN: i64 = 1 << 20;
+/// Descriptors below which a start warns: what a modest pool needs.
+const FEW_DESCRIPTORS: u64 = 4096;
+
+/// Why it does not start.
+struct Refusal {
+    status: i32,
+    text: String,
+}
+
+fn refuse(status: i32, text: impl std::fmt::Display) -> Refusal {
+    Refusal {
+        status,
+        text: text.to_string(),
+    }
+}
+
+/// The status for an error of the system.
+fn system(what: &str, error: &io::Error) -> Refusal {
+    let status = if error.kind() == io::ErrorKind::PermissionDenied {
+        status::PERMISSION
+    } else {
+        status::GENERIC
+    };
+    refuse(status, format_args!("{what}: {error}"))
+}
+
+/// Starts a master up to the point where its loop forks the first children. `Err` is the exit status; the reason has been reported.
+pub(super) fn boot(mut setup: Setup) -> Result<Box<Master>, i32> {
+    let mut report = std::mem::replace(&mut setup.report, Report::Done);
+    match try_boot(setup, &mut report) {
+        Ok(Some(mut master)) => {
+            master.report = report;
+            Ok(master)
+        }
+        Ok(None) => Err(0),
+        Err(refusal) => {
+            report.last(&Line::Failed(refusal.status, refusal.text));
+            Err(refusal.status)
+        }
+    }
+}
+
+fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Refusal> {
+    let Setup {
+        milter,
+        run_dir,
+        account,
+        foreground,
+        ..
+    } = setup;
+    let name = milter.name.clone();
+    let fail = |text: String| format!("milter {name}: {text}");
+    if account.is_none() && user::effective_uid() == 0 {
+        return Err(refuse(
+            status::NOT_CONFIGURED,
+            fail("a policy never runs as root, and no user is known".to_owned()),
+        ));
+    }
+    if milter.log_to == LogTo::Stderr && !foreground {
+        return Err(refuse(
+            status::NOT_CONFIGURED,
+            fail("log_to = \"stderr\" goes with \"pmx-milter run\" only; choose journal, syslog or file:PATH".to_owned()),
+        ));
+    }
+    let signals = signal::descriptor(&signal::MASTER)
+        .map_err(|error| system("cannot block signals", &error))?;
+    process::set_umask(milter.umask);
+    process::set_name(&format!("pmx-m {name}"));
+    let descriptors = process::raise_descriptor_limit();
+    run_dir::prepare(&run_dir)
+        .map_err(|error| refuse(status::PERMISSION, fail(error.to_string())))?;
+    let paths = Paths::new(&run_dir, &name);
+    let group = status_group(&milter, account.as_ref())
+        .map_err(|text| refuse(status::NOT_CONFIGURED, fail(text)))?;
+    let Some(lock) = take_lock(&paths, &milter, group).map_err(|error| {
+        system(
+            &fail(format!("cannot lock {}", paths.lock().display())),
+            &error,
+        )
+    })?
+    else {
+        let pid = lock::master(&paths.lock())
+            .ok()
+            .flatten()
+            .map_or(0, nix::unistd::Pid::as_raw);
+        report.last(&Line::Already(pid));
+        return Ok(None);
+    };
+    let lock_base = lock_base(&paths);
+    warn_early(&milter, descriptors, account.as_ref(), report);
+    start_log(&milter, &paths, account.as_ref(), foreground, report)
+        .map_err(|text| refuse(status::GENERIC, fail(text)))?;
+    let access = socket_access(&milter, account.as_ref())
+        .map_err(|text| refuse(status::NOT_CONFIGURED, fail(text)))?;
+    let listener = Listener::bind(&milter.port, access)
+        .map_err(|error| refuse(status::GENERIC, fail(error.to_string())))?;
+    // From here on the socket's file is ours to remove.
+    let built = build(&milter, &paths, account.clone(), group, report);
+    let (bundle, books) = match built {
+        Ok(built) => built,
+        Err(refusal) => {
+            listener.remove_file();
+            return Err(Refusal {
+                text: fail(refusal.text),
+                ..refusal
+            });
+        }
+    };
+    let now = Instant::now();
+    let loops = || -> io::Result<(Epoll, Epoll)> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let wakes = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(
+            &signals,
+            EpollEvent::new(EpollFlags::EPOLLIN, turn::SIGNALS),
+        )?;
+        epoll.add(
+            listener.socket(),
+            EpollEvent::new(EpollFlags::empty(), turn::LISTENER),
+        )?;
+        epoll.add(&wakes.0, EpollEvent::new(EpollFlags::empty(), turn::WAKES))?;
+        Ok((epoll, wakes))
+    };
+    let (epoll, wakes) = match loops() {
+        Ok(loops) => loops,
+        Err(error) => {
+            listener.remove_file();
+            books.board.remove_file();
+            return Err(system(
+                &fail("cannot make its event loop".to_owned()),
+                &error,
+            ));
+        }
+    };
+    let tcp = listener.is_tcp();
+    let children = std::iter::repeat_with(|| None)
+        .take(milter.most_slots() as usize)
+        .collect();
+    Ok(Some(Box::new(Master {
+        phase: Phase::Starting(now + milter.start_timeout),
+        notify: Notify::new(foreground),
+        report: Report::Done,
+        milter,
+        paths,
+        account,
+        bundle: Arc::new(bundle),
+        foreground,
+        lock,
+        lock_base,
+        books,
+        listener: Some(listener),
+        signals,
+        epoll,
+        wakes,
+        wakes_awaited: false,
+        listener_awaited: false,
+        children,
+        in_hand: VecDeque::new(),
+        generation: 1,
+        grow: false,
+        backoff_until: None,
+        resources_until: None,
+        next_tick: now,
+        sample_from: 0,
+        full_said: false,
+        start_failure: None,
+        start_status: 0,
+        tcp,
+        random: random::seed().unwrap_or(0x9e37_79b9_7f4a_7c15) | 1,
+    })))
+}
+
+/// Policy and board: what can fail after the port is ours.
+fn build(
+    milter: &MilterConfig,
+    paths: &Paths,
+    account: Option<Account>,
+    group: Option<u32>,
+    report: &mut Report,
+) -> Result<(crate::policy::Bundle, Books), Refusal> {
+    let limits = Limits {
+        memory: milter.interpreter_memory_limit,
+        callback_timeout: milter.callback_timeout,
+        ..Limits::default()
+    };
+    let bundle = checker::check(&milter.policy, &limits, account.as_ref())
+        .map_err(|error| refuse(status::NOT_CONFIGURED, error))?;
+    let spec = Spec {
+        capacity: milter.max_pooled_procs.saturating_mul(4).max(1024),
+        mode: milter.status_mode,
+        group,
+        previous_instance: [0, 0],
+    };
+    let file = paths.board();
+    let name = file
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let board = Board::create(paths.dir(), &name, &spec).map_err(|error| {
+        refuse(
+            status::GENERIC,
+            format_args!("cannot make the board {}: {error}", file.display()),
+        )
+    })?;
+    if let Some(warning) = board.warning() {
+        report.warning(&warning);
+        log::warn!("{warning}");
+    }
+    Ok((bundle, Books::new(board, milter)))
+}
+
+/// Opens and takes the lock; `None` when another master has it. The file is never closed while we live, and never removed: both would lose locks.
+fn take_lock(paths: &Paths, milter: &MilterConfig, group: Option<u32>) -> io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(paths.lock())?;
+    if !lock::take(&file, 0)? {
+        return Ok(None);
+    }
+    file.set_permissions(fs::Permissions::from_mode(milter.status_mode))?;
+    if let Some(group) = group {
+        std::os::unix::fs::fchown(&file, None, Some(group))?;
+    }
+    Ok(Some(file))
+}
+
+/// The first range of lock bytes that no orphan holds.
+fn lock_base(paths: &Paths) -> i64 {
+    let holders = lock::holders(&paths.lock()).unwrap_or_default();
+    (0..1024)
+        .map(|range| 1 + range * LOCK_SPAN)
+        .find(|base| {
+            holders
+                .iter()
+                .all(|holder| !(*base..base + LOCK_SPAN).contains(&holder.byte))
+        })
+        .unwrap_or(1)
+}
+
+fn status_group(milter: &MilterConfig, account: Option<&Account>) -> Result<Option<u32>, String> {
+    match (&milter.status_group, account) {
+        (Some(name), _) => match user::gid_of(name) {
+            Some(gid) => Ok(Some(gid)),
+            None => Err(format!(
+                "status_group = \"{name}\": there is no such group; create it or name another"
+            )),
+        },
+        (None, Some(account)) => Ok(Some(account.gid)),
+        (None, None) => Ok(None),
+    }
+}
+
+fn socket_access(milter: &MilterConfig, account: Option<&Account>) -> Result<Access, String> {
+    let owner = match &milter.socket_owner {
+        Some(name) => match user::uid_of(name) {
+            Some(uid) => Some(uid),
+            None => return Err(format!("socket_owner = \"{name}\": there is no such user")),
+        },
+        None => account.map(|account| account.uid),
+    };
+    let group = match &milter.socket_group {
+        Some(name) => match user::gid_of(name) {
+            Some(gid) => Some(gid),
+            None => return Err(format!("socket_group = \"{name}\": there is no such group")),
+        },
+        None => account.map(|account| account.gid),
+    };
+    Ok(Access {
+        mode: milter.socket_mode,
+        owner,
+        group,
+    })
+}
+
+fn warn_early(
+    milter: &MilterConfig,
+    descriptors: u64,
+    account: Option<&Account>,
+    report: &mut Report,
+) {
+    let wanted = u64::from(milter.child_capacity().unwrap_or(1024));
+    if descriptors < FEW_DESCRIPTORS.min(wanted + 64) {
+        report.warning(&format!(
+            "only {descriptors} files may be open, each connection needs one; raise the limit (ulimit -n, LimitNOFILE=)"
+        ));
+    }
+    if account.is_none() {
+        report.warning(&format!(
+            "running as user {}: master and children share it, so that a child taken over by an attacker could write the board; start as root to keep them apart",
+            user::effective_name()
+        ));
+    }
+    let everywhere = match &milter.port {
+        Port::Inet { host, .. } => host == "0.0.0.0",
+        Port::Inet6 { host, .. } => host == "::",
+        Port::Unix(_) => false,
+    };
+    if everywhere {
+        report.warning(&format!(
+            "{} listens on every address, and the milter protocol has no authentication: whoever reaches the port can use it; bind 127.0.0.1 or shield it with a packet filter",
+            milter.port
+        ));
+    }
+}
+
+fn start_log(
+    milter: &MilterConfig,
+    paths: &Paths,
+    account: Option<&Account>,
+    foreground: bool,
+    report: &mut Report,
+) -> Result<(), String> {
+    let _ = (milter, paths, account, foreground, report);
+    Ok(())
+}
+
+/// Sleeping is never needed, waiting is: how long a loop waits at most.
+pub(super) const TICK: Duration = Duration::from_secs(1);

@@ -1,0 +1,289 @@
+//! The master's private record of a child: its process, its end of the control socket, what it was handed, and what it said it finished.
+//!
+//! Nothing that a child writes is believed further than it can harm: what it finished is clamped between what was known and what it was handed.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use scoreboard::records::{MasterRecord, SlotState};
+
+use super::pool::{ChildView, Limits};
+use crate::sys::control_page::{ControlPage, Word};
+use crate::sys::pass_fd;
+use crate::worker::{Treatment, order, word};
+
+/// Wake-ups read of one child a turn: a child that floods its master costs it no more.
+const MOST_WAKES: usize = 512;
+
+/// A living child.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: Pid,
+    pub(super) control: OwnedFd,
+    /// The child's end: what a dead or stopped child has not read is taken back through it.
+    pub(super) far_end: OwnedFd,
+    page: ControlPage,
+    /// Kept for a hand-over to another master.
+    _page_descriptor: OwnedFd,
+    pub(super) generation: u64,
+    pub(super) ready: bool,
+    pub(super) retiring: bool,
+    /// It left a connection unread.
+    pub(super) unresponsive: bool,
+    pub(super) forked: Instant,
+    idle_since: Instant,
+    unread_since: Option<Instant>,
+    completed: u64,
+    marked: u64,
+    marked_returned: u64,
+    marked_completed: u64,
+    pub(super) limits: Limits,
+    /// An order that its full socket did not take.
+    due: Option<u8>,
+    pub(super) killed: bool,
+}
+
+/// What a child said when its socket was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) ready: bool,
+    pub(super) failed: bool,
+}
+
+/// Ends and page of a child to be.
+pub(super) struct Ends {
+    pub(super) control: OwnedFd,
+    pub(super) far_end: OwnedFd,
+    pub(super) page_descriptor: OwnedFd,
+    pub(super) page: ControlPage,
+}
+
+impl Ends {
+    pub(super) fn make() -> io::Result<Ends> {
+        let (control, far_end) = pass_fd::pair()?;
+        let (page_descriptor, page) = ControlPage::create()?;
+        Ok(Ends {
+            control,
+            far_end,
+            page_descriptor,
+            page,
+        })
+    }
+}
+
+impl Child {
+    pub(super) fn new(pid: Pid, ends: Ends, generation: u64, limits: Limits) -> Child {
+        let now = Instant::now();
+        Child {
+            pid,
+            control: ends.control,
+            far_end: ends.far_end,
+            page: ends.page,
+            _page_descriptor: ends.page_descriptor,
+            generation,
+            ready: false,
+            retiring: false,
+            unresponsive: false,
+            forked: now,
+            idle_since: now,
+            unread_since: None,
+            completed: 0,
+            marked: 0,
+            marked_returned: 0,
+            marked_completed: 0,
+            limits,
+            due: None,
+            killed: false,
+        }
+    }
+
+    /// Connections in progress, marked ones included.
+    pub(super) fn in_flight(&self, record: &MasterRecord) -> u64 {
+        record
+            .dispatched
+            .saturating_sub(record.returned)
+            .saturating_sub(self.completed)
+    }
+
+    /// Marked connections in progress.
+    pub(super) fn marked_in_flight(&self) -> u64 {
+        self.marked
+            .saturating_sub(self.marked_returned)
+            .saturating_sub(self.marked_completed)
+    }
+
+    /// Connections that it finished.
+    pub(super) fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// Looks at the control page. True when it has finished something since.
+    pub(super) fn refresh(&mut self, record: &MasterRecord, now: Instant) -> bool {
+        let taken_on = record.dispatched.saturating_sub(record.returned);
+        let completed = self
+            .page
+            .load(Word::Completed)
+            .clamp(self.completed, taken_on.max(self.completed));
+        let marked = self.marked.saturating_sub(self.marked_returned);
+        self.marked_completed = self
+            .page
+            .load(Word::CompletedMarked)
+            .clamp(self.marked_completed, marked.max(self.marked_completed));
+        let progressed = completed > self.completed;
+        self.completed = completed;
+        if progressed {
+            self.idle_since = now;
+        }
+        if self.page.load(Word::Taken) >= taken_on {
+            self.unread_since = None;
+            self.unresponsive = false;
+        } else if self.unread_since.is_none() {
+            self.unread_since = Some(now);
+        }
+        progressed
+    }
+
+    /// Since when a connection lies unread.
+    pub(super) fn unread_for(&self, now: Instant) -> Option<Duration> {
+        self.unread_since
+            .map(|since| now.saturating_duration_since(since))
+    }
+
+    /// Has it stayed in the policy's code past the deadline that it named (BOOTTIME ns)?
+    pub(super) fn overdue(&self, interpreters: u32, now_ns: u64, grace: Duration) -> bool {
+        let grace = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+        self.page
+            .busy_until(interpreters as usize)
+            .is_some_and(|until| until.saturating_add(grace) < now_ns)
+    }
+
+    /// As the pool sees it.
+    pub(super) fn view(&self, slot: u32, record: &MasterRecord, now: Instant) -> ChildView {
+        let requests = self
+            .in_flight(record)
+            .saturating_sub(self.marked_in_flight());
+        ChildView {
+            slot,
+            ready: self.ready,
+            retiring: self.retiring,
+            unresponsive: self.unresponsive,
+            requests,
+            idle: if self.in_flight(record) == 0 {
+                now.saturating_duration_since(self.idle_since)
+            } else {
+                Duration::ZERO
+            },
+            age: now.saturating_duration_since(self.forked),
+            connections: record.dispatched.saturating_sub(record.returned),
+            messages: self.page.load(Word::Messages),
+            rss: record.rss_bytes,
+            limits: self.limits,
+        }
+    }
+
+    /// Passes a connection; the caller has counted it.
+    pub(super) fn pass(
+        &mut self,
+        socket: &OwnedFd,
+        treatment: Treatment,
+        tcp: bool,
+        now: Instant,
+    ) -> io::Result<()> {
+        let message = [
+            order::CONNECTION,
+            treatment.byte(),
+            if tcp { b't' } else { b'u' },
+        ];
+        pass_fd::send(&self.control, &message, Some(socket))?;
+        if treatment != Treatment::Policy {
+            self.marked += 1;
+        }
+        self.idle_since = now;
+        Ok(())
+    }
+
+    /// Gives an order; one that does not go through now is given again at the next turn.
+    pub(super) fn order(&mut self, what: u8) {
+        self.due = match pass_fd::send(&self.control, &[what], None) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(what),
+            // A child that is gone needs no order.
+            _ => None,
+        };
+    }
+
+    /// Gives the order that did not go through.
+    pub(super) fn repeat_order(&mut self) {
+        if let Some(what) = self.due.take() {
+            self.order(what);
+        }
+    }
+
+    /// Has an order not gone through?
+    pub(super) fn has_due_order(&self) -> bool {
+        self.due.is_some()
+    }
+
+    /// Sends a signal. The child is ours and not reaped: its pid cannot be anybody else's.
+    pub(super) fn signal(&self, signal: Signal) {
+        // ESRCH: it is a zombie already, and about to be reaped.
+        let _ = kill(self.pid, signal);
+    }
+
+    /// Reads what it said, as much as a turn allows.
+    pub(super) fn listen(&self) -> Said {
+        let mut said = Said::default();
+        for _ in 0..MOST_WAKES {
+            match pass_fd::receive(&self.control) {
+                Ok(Some(received)) => match received.bytes().first() {
+                    Some(&word::READY) => said.ready = true,
+                    Some(&word::FAILED) => said.failed = true,
+                    _ => {}
+                },
+                Ok(None) | Err(_) => break,
+            }
+        }
+        said
+    }
+
+    /// Takes back what it has not read. What is no connection is dropped: it was for this child.
+    pub(super) fn take_back(&mut self, most: usize) -> Vec<(OwnedFd, Treatment)> {
+        let mut back = Vec::new();
+        let mut orders = Vec::new();
+        while back.len() < most {
+            let Ok(Some(mut received)) = pass_fd::receive(&self.far_end) else {
+                break;
+            };
+            match (received.message, received.passed.take()) {
+                ([order::CONNECTION, treatment, ..], Some(socket)) => {
+                    let treatment = Treatment::from_byte(treatment).unwrap_or(Treatment::Policy);
+                    if treatment != Treatment::Policy {
+                        self.marked_returned += 1;
+                    }
+                    back.push((socket, treatment));
+                }
+                ([what, ..], None) => orders.push(what),
+                _ => {}
+            }
+        }
+        // A living child must still hear of these.
+        if let Some(what) = orders.last() {
+            self.due = Some(*what);
+        }
+        back
+    }
+}
+
+/// The state that the board shows.
+pub(super) fn slot_state(child: &Child) -> SlotState {
+    if child.retiring {
+        SlotState::Retiring
+    } else if child.ready {
+        SlotState::Live
+    } else {
+        SlotState::Starting
+    }
+}

@@ -1,0 +1,266 @@
+//! Connections: accepted, given to a child that has room, taken back from one that does not read them.
+//!
+//! Counted first, then sent: a count that is too high for a moment never overfills a child. What cannot be sent counts as returned.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use scoreboard::records::NotAccepting;
+
+use super::pool::{self, Bounds, ChildView};
+use super::{Master, Phase};
+use crate::config::OverloadAction;
+use crate::sys::socket;
+use crate::worker::Treatment;
+
+/// Connections accepted in one turn: other events get their share.
+const MOST_A_TURN: usize = 64;
+/// Overload answers under way at once; the rest waits.
+const MOST_MARKED: u64 = 64;
+/// A child that leaves a connection unread for this long gets no more.
+const UNREAD_LIMIT: Duration = Duration::from_secs(1);
+/// How long nothing is accepted after descriptors or memory were short.
+const RESOURCES_PAUSE: Duration = Duration::from_secs(1);
+
+/// What becomes of a connection that arrives now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// A child serves it.
+    Serve,
+    /// A child answers it without the policy.
+    Answer(Treatment),
+    /// It waits in the backlog; why.
+    Wait(NotAccepting),
+}
+
+impl Master {
+    pub(super) fn views(&self, now: Instant) -> Vec<ChildView> {
+        let children = (0u32..).zip(&self.children).zip(&self.books.slots);
+        children
+            .filter_map(|((slot, child), record)| {
+                child.as_ref().map(|child| child.view(slot, record, now))
+            })
+            .collect()
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds {
+            min: self.milter.min_pooled_procs,
+            max: self.milter.most_children(),
+            slots: self.milter.most_slots(),
+            idle_limit: self.milter.pooled_proc_idle_limit,
+            capacity: self.milter.child_capacity().map(u64::from),
+        }
+    }
+
+    /// What becomes of the next connection. Also asks for another child where the pool should grow.
+    pub(super) fn arrival(&self, views: &[ChildView]) -> Arrival {
+        match self.phase {
+            Phase::Running => {}
+            Phase::Starting(_) => return Arrival::Wait(NotAccepting::NoChild),
+            Phase::Retiring(_) | Phase::Aborting(_) => {
+                return Arrival::Wait(NotAccepting::Stopping);
+            }
+        }
+        if self.resources_until.is_some() {
+            return Arrival::Wait(NotAccepting::Resources);
+        }
+        let bounds = self.bounds();
+        let serving: u64 = views.iter().map(|child| child.requests).sum();
+        let limit = self.milter.concurrency_limit.map(u64::from);
+        let why = if limit.is_some_and(|limit| serving >= limit) {
+            NotAccepting::Limit
+        } else if views
+            .iter()
+            .any(|child| pool::has_room(child, bounds.capacity))
+        {
+            return Arrival::Serve;
+        } else if !views.iter().any(|child| child.ready && !child.retiring) {
+            return Arrival::Wait(NotAccepting::NoChild);
+        } else if pool::should_grow(views, &bounds) || views.iter().any(|child| !child.ready) {
+            // Room is on its way.
+            return Arrival::Wait(NotAccepting::Full);
+        } else {
+            NotAccepting::Full
+        };
+        let treatment = match self.milter.concurrency_limit_action {
+            OverloadAction::Wait => return Arrival::Wait(why),
+            OverloadAction::Tempfail => Treatment::Tempfail,
+            OverloadAction::Accept => Treatment::Accept,
+            OverloadAction::Reject => Treatment::Reject,
+        };
+        let marked: u64 = self
+            .children
+            .iter()
+            .flatten()
+            .map(super::child::Child::marked_in_flight)
+            .sum();
+        if marked < MOST_MARKED {
+            Arrival::Answer(treatment)
+        } else {
+            Arrival::Wait(why)
+        }
+    }
+
+    /// Takes the connections that wait, as long as there is somebody for them.
+    pub(super) fn accept_waiting(&mut self, now: Instant) {
+        for _ in 0..MOST_A_TURN {
+            let views = self.views(now);
+            if pool::should_grow(&views, &self.bounds()) {
+                self.grow = true;
+            }
+            let treatment = match self.arrival(&views) {
+                Arrival::Serve => Treatment::Policy,
+                Arrival::Answer(treatment) => treatment,
+                Arrival::Wait(_) => return,
+            };
+            let Some(listener) = &self.listener else {
+                return;
+            };
+            match socket::accept(listener.socket()) {
+                Ok(connection) => {
+                    self.books.global.accepted += 1;
+                    self.give(connection, treatment, &views, now);
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => {
+                        self.grow = false;
+                        return;
+                    }
+                    // The peer left again, or the network had an error of its own (accept(2)): the next one.
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        return self.resources_short(&error, now);
+                    }
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    fn resources_short(&mut self, error: &io::Error, now: Instant) {
+        if self.resources_until.is_none() {
+            let text = format!(
+                "milter {}: no connection can be accepted: {error}; raise the limit of open files (LimitNOFILE=, ulimit -n)",
+                self.milter.name
+            );
+            log::error!("{text}");
+            self.books.trouble(&text);
+        }
+        self.resources_until = Some(now + RESOURCES_PAUSE);
+    }
+
+    /// Gives a connection to a child; what nobody can take now stays in hand.
+    fn give(
+        &mut self,
+        connection: OwnedFd,
+        treatment: Treatment,
+        views: &[ChildView],
+        now: Instant,
+    ) {
+        let mut views = views.to_vec();
+        let marked = treatment != Treatment::Policy;
+        let capacity = if marked { None } else { self.bounds().capacity };
+        loop {
+            let random = self.draw();
+            let Some(slot) = pool::choose(&views, capacity, random) else {
+                self.in_hand.push_back((connection, treatment));
+                return;
+            };
+            if self.pass(slot, &connection, treatment, now) {
+                return;
+            }
+            // Its socket is full, or it is gone: somebody else.
+            views.retain(|child| child.slot != slot);
+        }
+    }
+
+    fn pass(
+        &mut self,
+        slot: u32,
+        connection: &OwnedFd,
+        treatment: Treatment,
+        now: Instant,
+    ) -> bool {
+        let tcp = self.tcp;
+        let Some(child) = self.children[slot as usize].as_mut() else {
+            return false;
+        };
+        let record = &mut self.books.slots[slot as usize];
+        record.dispatched += 1;
+        record.peak_requests = record.peak_requests.max(child.in_flight(record));
+        self.books.global.last_slot = u64::from(slot);
+        self.books.publish_slot(slot);
+        match child.pass(connection, treatment, tcp, now) {
+            Ok(()) => {
+                if treatment != Treatment::Policy {
+                    self.books.global.overload_passed += 1;
+                }
+                true
+            }
+            Err(error) => {
+                self.books.slots[slot as usize].returned += 1;
+                self.books.publish_slot(slot);
+                log::debug!("child {} takes no connection: {error}", child.pid);
+                false
+            }
+        }
+    }
+
+    /// Gives what is in hand to whoever has room now.
+    pub(super) fn hand_on(&mut self, now: Instant) {
+        for _ in 0..self.in_hand.len() {
+            let Some((connection, treatment)) = self.in_hand.pop_front() else {
+                return;
+            };
+            let views = self.views(now);
+            self.give(connection, treatment, &views, now);
+        }
+    }
+
+    /// Looks at every child's control page; takes back what one has left unread for too long.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        let mut progressed = false;
+        for (child, record) in self.children.iter_mut().zip(&self.books.slots) {
+            if let Some(child) = child {
+                progressed |= child.refresh(record, now);
+            }
+        }
+        if progressed {
+            self.works_again();
+        }
+        for slot in 0..self.children.len() {
+            let Some(child) = self.children[slot].as_mut() else {
+                continue;
+            };
+            if child
+                .unread_for(now)
+                .is_some_and(|unread| unread >= UNREAD_LIMIT)
+            {
+                if !child.unresponsive {
+                    child.unresponsive = true;
+                    log::warn!(
+                        "child {} leaves a connection unread: it gets no more until it reads",
+                        child.pid
+                    );
+                }
+                let back = child.take_back(MOST_A_TURN);
+                if !back.is_empty() {
+                    self.books.slots[slot].returned += back.len() as u64;
+                    self.books
+                        .publish_slot(u32::try_from(slot).unwrap_or(u32::MAX));
+                    self.in_hand.extend(back);
+                }
+            }
+        }
+    }
+
+    /// Is a connection of a child unread?
+    pub(super) fn anything_unread(&self, now: Instant) -> bool {
+        self.children
+            .iter()
+            .flatten()
+            .any(|child| child.unread_for(now).is_some())
+    }
+}

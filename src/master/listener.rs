@@ -1,0 +1,212 @@
+//! The listening socket of a milter: bound at once, listening only when the milter can take mail.
+//!
+//! A stale unix socket is replaced, a live one refused. Until it listens a port refuses connections, so that an MTA applies its own default.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::ToSocketAddrs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::sockopt::ReuseAddr;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen,
+    setsockopt, socket,
+};
+
+use crate::config::Port;
+
+/// Why a port cannot be had.
+#[derive(Debug)]
+pub(super) enum ListenError {
+    /// The host has no address of that family.
+    Host(Port, String),
+    /// Somebody listens there.
+    InUse(Port),
+    /// The path is no socket.
+    NotASocket(PathBuf),
+    /// The system refused: what was tried, on what.
+    System(&'static str, Port, io::Error),
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenError::Host(port, why) => write!(
+                f,
+                "cannot bind {port}: its host has no address of that family ({why}); write an address, such as 127.0.0.1 or ::1"
+            ),
+            ListenError::InUse(port) => write!(
+                f,
+                "cannot bind {port}: the address is in use by another program; stop that one or choose another port"
+            ),
+            ListenError::NotASocket(path) => write!(
+                f,
+                "cannot bind unix:{}: a file that is no socket is there; remove it or choose another path",
+                path.display()
+            ),
+            ListenError::System(what, port, error) => {
+                let advice = match error.raw_os_error() {
+                    Some(libc::EACCES) => {
+                        "; a port below 1024 needs root, a socket needs a directory that may be written"
+                    }
+                    Some(libc::EADDRNOTAVAIL) => "; this machine has no such address",
+                    Some(libc::ENOENT) => "; its directory does not exist",
+                    _ => "",
+                };
+                write!(f, "cannot {what} {port}: {error}{advice}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// Who may connect to a unix socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    /// Mode bits.
+    pub(super) mode: u32,
+    /// Owner, when it is to be set.
+    pub(super) owner: Option<u32>,
+    /// Group, when it is to be set.
+    pub(super) group: Option<u32>,
+}
+
+/// A bound port.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: OwnedFd,
+    /// A unix socket's path and inode: it is removed at the end only while it is still ours.
+    file: Option<(PathBuf, u64)>,
+    tcp: bool,
+}
+
+impl Listener {
+    /// Binds a port.
+    pub(super) fn bind(port: &Port, access: Access) -> Result<Listener, ListenError> {
+        match port {
+            Port::Inet { port: number, host } => bind_tcp(port, host, *number, AddressFamily::Inet),
+            Port::Inet6 { port: number, host } => {
+                bind_tcp(port, host, *number, AddressFamily::Inet6)
+            }
+            Port::Unix(path) => bind_unix(port, path, access),
+        }
+    }
+
+    /// Begins to take connections.
+    pub(super) fn listen(&self, port: &Port, queue: u32) -> Result<(), ListenError> {
+        let most = i32::try_from(queue).unwrap_or(i32::MAX).clamp(1, 65_535);
+        let backlog = Backlog::new(most).unwrap_or(Backlog::MAXCONN);
+        listen(&self.socket, backlog).map_err(|error| match error {
+            nix::errno::Errno::EADDRINUSE => ListenError::InUse(port.clone()),
+            error => ListenError::System("listen on", port.clone(), error.into()),
+        })
+    }
+
+    /// The socket.
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    /// Are its connections TCP?
+    pub(super) fn is_tcp(&self) -> bool {
+        self.tcp
+    }
+
+    /// Removes the unix socket, if it is still ours. Connections that wait in it are refused.
+    pub(super) fn remove_file(&self) {
+        if let Some((path, inode)) = &self.file
+            && fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == *inode)
+        {
+            // Gone already: all the better.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_tcp(
+    port: &Port,
+    host: &str,
+    number: u16,
+    family: AddressFamily,
+) -> Result<Listener, ListenError> {
+    let wanted_v4 = family == AddressFamily::Inet;
+    let address = match (host, number).to_socket_addrs() {
+        Ok(mut addresses) => addresses.find(|address| address.is_ipv4() == wanted_v4),
+        Err(error) => return Err(ListenError::Host(port.clone(), error.to_string())),
+    };
+    let Some(address) = address else {
+        return Err(ListenError::Host(port.clone(), "only others".to_owned()));
+    };
+    let system = |what, error: nix::errno::Errno| match error {
+        nix::errno::Errno::EADDRINUSE => ListenError::InUse(port.clone()),
+        error => ListenError::System(what, port.clone(), error.into()),
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(family, SockType::Stream, flags, None)
+        .map_err(|error| system("make a socket for", error))?;
+    // Connections of the last run in TIME_WAIT must not keep the port.
+    setsockopt(&socket, ReuseAddr, &true).map_err(|error| system("prepare", error))?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))
+        .map_err(|error| system("bind", error))?;
+    Ok(Listener {
+        socket,
+        file: None,
+        tcp: true,
+    })
+}
+
+fn bind_unix(port: &Port, path: &Path, access: Access) -> Result<Listener, ListenError> {
+    let system = |what, error: io::Error| ListenError::System(what, port.clone(), error);
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(ListenError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => return Err(ListenError::InUse(port.clone())),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)
+                    .map_err(|error| system("remove the stale socket of", error))?;
+            }
+            Err(error) => return Err(system("ask who listens on", error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(system("examine", error)),
+    }
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .map_err(|error| system("make a socket for", error.into()))?;
+    let address = UnixAddr::new(path).map_err(|error| system("name", error.into()))?;
+    bind(socket.as_raw_fd(), &address).map_err(|error| match error {
+        nix::errno::Errno::EADDRINUSE => ListenError::InUse(port.clone()),
+        error => system("bind", error.into()),
+    })?;
+    // Nobody can connect before it listens: mode and owner are in time.
+    let inode = fs::symlink_metadata(path)
+        .map_err(|error| system("examine", error))?
+        .ino();
+    let listener = Listener {
+        socket,
+        file: Some((path.to_owned(), inode)),
+        tcp: false,
+    };
+    let set = fs::set_permissions(path, fs::Permissions::from_mode(access.mode)).and_then(|()| {
+        match (access.owner, access.group) {
+            (None, None) => Ok(()),
+            (owner, group) => std::os::unix::fs::chown(path, owner, group),
+        }
+    });
+    if let Err(error) = set {
+        listener.remove_file();
+        return Err(system(
+            "set mode and owner (socket_mode, socket_owner, socket_group) of",
+            error,
+        ));
+    }
+    Ok(listener)
+}

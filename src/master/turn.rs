@@ -1,0 +1,387 @@
+//! The master's loop: wait, look, act, publish. A turn takes as long as its events; it never waits for a child.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::Signal;
+use scoreboard::records::NotAccepting;
+
+use super::boot::TICK;
+use super::dispatch::Arrival;
+use super::lifecycle::Birth;
+use super::pool::{self, Action};
+use super::{End, Master, Phase};
+use crate::sys::{clock, process};
+
+/// Tokens of the loop.
+pub(super) const LISTENER: u64 = 1;
+pub(super) const SIGNALS: u64 = 2;
+pub(super) const WAKES: u64 = 3;
+
+/// Children whose memory is sampled at one tick.
+const SAMPLES: usize = 16;
+/// How much longer than its own deadline a child may stay in the policy's code: beyond it hangs in native code.
+const HANG_GRACE: Duration = Duration::from_secs(5);
+/// A tick while a connection lies unread, or an order has not gone through.
+const SHORT_TICK: Duration = Duration::from_millis(100);
+
+impl Master {
+    /// Serves until the milter is gone, or until we are one of its children.
+    pub(super) fn serve(mut self: Box<Self>) -> End {
+        let mut events = [EpollEvent::empty(); 16];
+        loop {
+            self = match self.fork_what_is_due() {
+                Ok(master) => master,
+                Err(end) => return end,
+            };
+            if self.is_over() {
+                return End::Gone(self.finish());
+            }
+            let count = match self.epoll.wait(&mut events, self.patience()) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(error) => {
+                    log::error!("the master's event loop: {error}");
+                    self.abort();
+                    0
+                }
+            };
+            let now = Instant::now();
+            let mut arrived = false;
+            let mut woken = false;
+            for event in &events[..count] {
+                match event.data() {
+                    SIGNALS => self.signals(now),
+                    WAKES => {
+                        woken = true;
+                        self.listen_to_children();
+                    }
+                    LISTENER => arrived = true,
+                    _ => {}
+                }
+            }
+            // Sockets were drained first, words are read after: no completion is missed (scoreboards, wake-up).
+            self.refresh(now);
+            self.hand_on(now);
+            if arrived {
+                self.accept_waiting(now);
+            }
+            if now >= self.next_tick {
+                self.tick(now, woken);
+            }
+            self.look_ahead(now);
+        }
+    }
+
+    /// Forks the children that are due. `Err`: we are one of them.
+    fn fork_what_is_due(mut self: Box<Self>) -> Result<Box<Master>, End> {
+        // Bounded by the number of slots.
+        for _ in 0..self.children.len() {
+            let now = Instant::now();
+            let forking = matches!(self.phase, Phase::Starting(_) | Phase::Running);
+            if !forking || self.backoff_until.is_some_and(|until| now < until) {
+                break;
+            }
+            let views = self.views(now);
+            let missing = pool::maintain(&views, &self.bounds()).contains(&Action::Fork);
+            let grow = std::mem::take(&mut self.grow) && pool::should_grow(&views, &self.bounds());
+            if !missing && !grow {
+                break;
+            }
+            match self.fork() {
+                Birth::Child(seed) => return Err(End::InChild(seed)),
+                Birth::Parent(master) => self = master,
+                Birth::Failed(master, error) => {
+                    self = master;
+                    self.fork_failed(&error, now);
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    fn fork_failed(&mut self, error: &std::io::Error, now: Instant) {
+        let text = format!(
+            "milter {}: no child can be forked: {error}; raise the limit of processes (TasksMax=, ulimit -u) or lower max_pooled_procs",
+            self.milter.name
+        );
+        log::error!("{text}");
+        self.books.trouble(&text);
+        self.backoff_until = Some(now + TICK);
+        if let Phase::Starting(_) = self.phase {
+            self.give_up(1, text);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Retiring(_) | Phase::Aborting(_))
+            && self.children.iter().all(Option::is_none)
+    }
+
+    fn patience(&self) -> EpollTimeout {
+        let now = Instant::now();
+        let mut until = self.next_tick;
+        for other in [self.backoff_until, self.resources_until]
+            .into_iter()
+            .flatten()
+        {
+            until = until.min(other);
+        }
+        match self.phase {
+            Phase::Starting(deadline) | Phase::Retiring(deadline) | Phase::Aborting(deadline) => {
+                until = until.min(deadline)
+            }
+            Phase::Running => {}
+        }
+        let wait = until.saturating_duration_since(now) + Duration::from_millis(1);
+        EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    fn signals(&mut self, now: Instant) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let Ok(signal) = i32::try_from(info.ssi_signo)
+                .map_err(|_| ())
+                .and_then(|number| Signal::try_from(number).map_err(|_| ()))
+            else {
+                continue;
+            };
+            match signal {
+                Signal::SIGCHLD => {
+                    self.reap();
+                    self.hand_on(now);
+                }
+                Signal::SIGHUP | Signal::SIGTERM => self.stop(),
+                Signal::SIGINT => self.abort(),
+                Signal::SIGUSR1 => self.reopen_log(),
+                _ => {}
+            }
+        }
+    }
+
+    fn listen_to_children(&mut self) {
+        let mut events = [EpollEvent::empty(); 64];
+        let Ok(count) = self.wakes.wait(&mut events, EpollTimeout::ZERO) else {
+            return;
+        };
+        for event in &events[..count] {
+            let Ok(slot) = u32::try_from(event.data()) else {
+                continue;
+            };
+            let Some(Some(child)) = self.children.get(slot as usize) else {
+                continue;
+            };
+            let said = child.listen();
+            if said.ready && !child.ready {
+                self.became_ready(slot);
+            }
+        }
+    }
+
+    /// What is to be done about once a second.
+    fn tick(&mut self, now: Instant, woken: bool) {
+        self.books.board.repair_header();
+        for child in self.children.iter_mut().flatten() {
+            child.repeat_order();
+        }
+        for _ in 0..SAMPLES.min(self.children.len()) {
+            let slot = self.sample_from % self.children.len();
+            self.sample_from = self.sample_from.wrapping_add(1);
+            if self.children[slot].is_some() {
+                self.sample(u32::try_from(slot).unwrap_or(u32::MAX));
+            }
+        }
+        self.kill_hanging();
+        if self.resources_until.is_some_and(|until| now >= until) {
+            self.resources_until = None;
+        }
+        if self.backoff_until.is_some_and(|until| now >= until) {
+            self.backoff_until = None;
+            self.books.global.backoff_until_ns = 0;
+        }
+        match self.phase {
+            Phase::Starting(deadline) if now >= deadline => {
+                let reason = format!(
+                    "milter {}: its children were not ready within {} s (start_timeout)",
+                    self.milter.name,
+                    self.milter.start_timeout.as_secs()
+                );
+                self.give_up(1, reason);
+            }
+            Phase::Retiring(deadline) if now >= deadline => {
+                let left: u64 = self.views(now).iter().map(|child| child.requests).sum();
+                log::warn!(
+                    "milter {}: {left} connections did not finish within {} s (graceful_timeout) and are cut",
+                    self.milter.name,
+                    self.milter.graceful_timeout.as_secs()
+                );
+                self.abort();
+            }
+            Phase::Aborting(deadline) if now >= deadline => self.kill_all(),
+            _ => {}
+        }
+        let full = self.books.global.not_accepting == NotAccepting::Full.word();
+        if full && !woken && self.arrival(&self.views(now)) == Arrival::Serve && self.wakes_awaited
+        {
+            self.books.global.late_wakeups += 1;
+        }
+        let global = self.books.global;
+        let children = self.children.iter().flatten().count();
+        let requests: u64 = self.views(now).iter().map(|child| child.requests).sum();
+        let state = self.books.global.state;
+        self.notify.tick(now, || {
+            format!(
+                "{}: {children} children, {requests} connections in progress, {} accepted",
+                scoreboard::records::MilterState::from_word(state).name(),
+                global.accepted
+            )
+        });
+        let soon = self.anything_unread(now)
+            || self
+                .children
+                .iter()
+                .flatten()
+                .any(super::child::Child::has_due_order);
+        self.next_tick = now + if soon { SHORT_TICK } else { TICK };
+    }
+
+    /// Ends children that hang in native code: the last resort, for it costs them their other connections.
+    fn kill_hanging(&mut self) {
+        let now_ns = clock::boottime_ns();
+        let interpreters = self.milter.interpreters;
+        for child in self.children.iter_mut().flatten() {
+            if !child.killed && child.overdue(interpreters, now_ns, HANG_GRACE) {
+                log::error!(
+                    "child {} hangs in the policy past its deadline and is killed",
+                    child.pid
+                );
+                child.killed = true;
+                child.signal(Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Takes size and memory of a child from the kernel.
+    pub(super) fn sample(&mut self, slot: u32) {
+        let record = &mut self.books.slots[slot as usize];
+        let Ok(pid) = i32::try_from(record.pid) else {
+            return;
+        };
+        if let Some(stat) = process::stat(pid) {
+            record.vsz_bytes = stat.vsz_bytes;
+            record.rss_bytes = stat.rss_bytes;
+            self.books.publish_slot(slot);
+        }
+    }
+
+    /// After the events of a turn: what the pool needs, what is awaited next, and what the board shall say.
+    fn look_ahead(&mut self, now: Instant) {
+        if let Phase::Running = self.phase {
+            let views = self.views(now);
+            for action in pool::maintain(&views, &self.bounds()) {
+                match action {
+                    Action::Retire(slot, reason) => self.retire(slot, reason),
+                    // Forked at the beginning of the next turn.
+                    Action::Fork => {}
+                }
+            }
+        }
+        let views = self.views(now);
+        let arrival = self.arrival(&views);
+        let why = match arrival {
+            Arrival::Serve | Arrival::Answer(_) => NotAccepting::Accepting,
+            Arrival::Wait(why) => why,
+        };
+        let growing = matches!(self.phase, Phase::Running)
+            && !self.grow
+            && self.backoff_until.is_none()
+            && pool::should_grow(&views, &self.bounds());
+        let listen = why == NotAccepting::Accepting || (growing && why == NotAccepting::Full);
+        self.await_listener(listen);
+        let starting = self.children.iter().flatten().any(|child| !child.ready);
+        self.await_wakes(
+            starting
+                || why == NotAccepting::Full
+                || why == NotAccepting::Limit
+                || !self.in_hand.is_empty(),
+        );
+        self.account_for_capacity(why, &views);
+        let global = &mut self.books.global;
+        global.accepting = u64::from(why == NotAccepting::Accepting);
+        global.not_accepting = why.word();
+        global.waiting = self.in_hand.len() as u64;
+        let requests: u64 = views.iter().map(|child| child.requests).sum();
+        global.peak_requests = global.peak_requests.max(requests);
+        self.books.publish_global();
+    }
+
+    fn account_for_capacity(&mut self, why: NotAccepting, views: &[pool::ChildView]) {
+        let now = clock::boottime_ns();
+        let global = &mut self.books.global;
+        let full = matches!(why, NotAccepting::Full | NotAccepting::Limit);
+        if full && global.capacity_since_ns == 0 {
+            global.capacity_since_ns = now;
+            global.capacity_episodes += 1;
+            if !self.full_said {
+                self.full_said = true;
+                let setting = if why == NotAccepting::Limit {
+                    "concurrency_limit"
+                } else {
+                    "max_pooled_procs or interpreter_connections"
+                };
+                log::warn!(
+                    "milter {} is full: {} children carry {} connections; new ones wait; consider raising {setting}",
+                    self.milter.name,
+                    views.len(),
+                    views.iter().map(|child| child.requests).sum::<u64>()
+                );
+            }
+        } else if !full && global.capacity_since_ns != 0 {
+            global.capacity_ns += now.saturating_sub(global.capacity_since_ns);
+            global.capacity_since_ns = 0;
+            // Said again only after it was half empty: once an episode.
+            self.full_said = false;
+        }
+    }
+
+    fn await_listener(&mut self, wanted: bool) {
+        let Some(listener) = &self.listener else {
+            return;
+        };
+        if wanted != self.listener_awaited {
+            let flags = if wanted {
+                EpollFlags::EPOLLIN
+            } else {
+                EpollFlags::empty()
+            };
+            match self
+                .epoll
+                .modify(listener.socket(), &mut EpollEvent::new(flags, LISTENER))
+            {
+                Ok(()) => self.listener_awaited = wanted,
+                Err(error) => log::error!("the listener cannot be watched: {error}"),
+            }
+        }
+    }
+
+    fn await_wakes(&mut self, wanted: bool) {
+        if wanted != self.wakes_awaited {
+            let flags = if wanted {
+                EpollFlags::EPOLLIN
+            } else {
+                EpollFlags::empty()
+            };
+            match self
+                .epoll
+                .modify(&self.wakes.0, &mut EpollEvent::new(flags, WAKES))
+            {
+                Ok(()) => self.wakes_awaited = wanted,
+                Err(error) => log::error!("the children cannot be watched: {error}"),
+            }
+        }
+    }
+
+    fn reopen_log(&mut self) {
+        log::info!("log reopened");
+    }
+}

@@ -1,0 +1,74 @@
+//! Sockets as the master and the interpreters use them: accepted, read and written without ever blocking.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::sys::socket::sockopt::TcpNoDelay;
+use nix::sys::socket::{MsgFlags, setsockopt};
+
+/// Accepts one connection: close-on-exec and non-blocking from the start.
+///
+/// # Errors
+/// `WouldBlock` when nobody waits; EMFILE, ENFILE, ENOMEM when something is short; ECONNABORTED when the peer left again.
+pub fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
+    // SAFETY: accept4(2) with null pointers stores no address; the descriptor is open.
+    let fd = unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends small packets at once: a modification and its final reply must not wait for the MTA's delayed acknowledgement.
+pub fn no_delay(socket: &OwnedFd) {
+    // A socket that refuses is one that has just been closed: the next read tells.
+    let _ = setsockopt(socket, TcpNoDelay, &true);
+}
+
+/// Reads what is there. 0: the peer has ended its side.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there; others when the connection is broken.
+pub fn read(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(nix::unistd::read(socket.as_fd(), buffer)?)
+}
+
+/// Writes what the kernel takes now; never raises SIGPIPE.
+///
+/// # Errors
+/// `WouldBlock` when it takes nothing; others when the connection is broken.
+pub fn write(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(nix::sys::socket::send(
+        socket.as_raw_fd(),
+        bytes,
+        MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+    )?)
+}
+
+/// A counter that wakes another thread's event loop.
+///
+/// # Errors
+/// The kernel's, when descriptors are short.
+pub fn wake_counter() -> io::Result<OwnedFd> {
+    use nix::sys::eventfd::{EfdFlags, EventFd};
+    let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    Ok(event.into())
+}
+
+/// Wakes whoever polls the counter. A counter that is full already wakes.
+pub fn wake(counter: &OwnedFd) {
+    let _ = nix::unistd::write(counter.as_fd(), &1u64.to_ne_bytes());
+}
+
+/// Puts the counter back to rest.
+pub fn rest(counter: &OwnedFd) {
+    let _ = nix::unistd::read(counter.as_fd(), &mut [0; 8]);
+}

@@ -1,0 +1,205 @@
+//! A child: one process of the pool. Owns its connections, runs the policy, publishes its record of the board.
+//!
+//! Boot order of a child, the counterpart of the master's: signals, lock byte, board page, control page, user, interpreters, ready. It
+//! never returns: it ends when it retires and its last connection is finished, when it is told to abort, or with its interpreters.
+#![forbid(unsafe_code)]
+
+mod connection;
+mod intake;
+mod interpreter;
+mod ledger;
+mod timers;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use scoreboard::{ChildPage, Geometry};
+
+use crate::config::MilterConfig;
+use crate::policy::{Bundle, Lists};
+use crate::sys::control_page::ControlPage;
+use crate::sys::lock;
+use crate::sys::pass_fd;
+use crate::sys::process::{self, PidFd};
+use crate::sys::signal;
+use crate::sys::user::{Account, become_account, effective_uid};
+
+use intake::Intake;
+use ledger::Ledger;
+
+/// Messages from the master, first byte.
+pub mod order {
+    /// A connection; the second byte says how to treat it ([`super::Treatment`]), the third whether it is TCP.
+    pub const CONNECTION: u8 = b'C';
+    /// Retire: take no more, finish, exit.
+    pub const RETIRE: u8 = b'R';
+    /// Abort: cut what is in hand, exit.
+    pub const ABORT: u8 = b'A';
+}
+
+/// Messages to the master, first byte.
+pub mod word {
+    /// The interpreters are ready.
+    pub const READY: u8 = b'Y';
+    /// A connection is finished.
+    pub const FINISHED: u8 = b'W';
+    /// The child could not start; the log says why.
+    pub const FAILED: u8 = b'F';
+}
+
+/// How a connection is to be treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// By the policy.
+    Policy,
+    /// Its first replied stage gets TEMPFAIL.
+    Tempfail,
+    /// It is accepted without the policy.
+    Accept,
+    /// It is refused.
+    Reject,
+}
+
+impl Treatment {
+    /// As a byte of an order.
+    pub fn byte(self) -> u8 {
+        match self {
+            Treatment::Policy => b'p',
+            Treatment::Tempfail => b't',
+            Treatment::Accept => b'a',
+            Treatment::Reject => b'r',
+        }
+    }
+
+    /// From a byte of an order.
+    pub fn from_byte(byte: u8) -> Option<Treatment> {
+        match byte {
+            b'p' => Some(Treatment::Policy),
+            b't' => Some(Treatment::Tempfail),
+            b'a' => Some(Treatment::Accept),
+            b'r' => Some(Treatment::Reject),
+            _ => None,
+        }
+    }
+}
+
+/// All that a child gets from its master.
+#[derive(Debug)]
+pub struct Seed {
+    /// The milter.
+    pub milter: MilterConfig,
+    /// The policy's bytes.
+    pub bundle: Arc<Bundle>,
+    /// Whom to become, when started as root.
+    pub account: Option<Account>,
+    /// Slot of the pool.
+    pub slot: u32,
+    /// Number of the process in the slot.
+    pub incarnation: u64,
+    /// The child's end of the control socket.
+    pub control: OwnedFd,
+    /// The control page.
+    pub page: OwnedFd,
+    /// The board, to map one page of.
+    pub board: OwnedFd,
+    /// Where that page is.
+    pub geometry: Geometry,
+    /// The lock file, inherited.
+    pub lock: File,
+    /// The byte to lock.
+    pub lock_byte: i64,
+    /// The master.
+    pub master: Pid,
+}
+
+/// Exit status of a child that could not start.
+pub const COULD_NOT_START: i32 = 3;
+
+/// Runs a child to its end; the caller exits with the status.
+pub fn worker_main(seed: Seed) -> i32 {
+    let control = match seed.control.try_clone() {
+        Ok(control) => control,
+        Err(error) => {
+            log::error!("child of slot {}: {error}", seed.slot);
+            return COULD_NOT_START;
+        }
+    };
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(seed))) {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => {
+            log::error!("a child cannot start: {error}");
+            // The master learns it from the exit status as well.
+            let _ = pass_fd::send(&control, &[word::FAILED], None);
+            COULD_NOT_START
+        }
+        Err(_) => 70,
+    }
+}
+
+fn serve(seed: Seed) -> io::Result<()> {
+    signal::reset_in_child()?;
+    let master = PidFd::open(seed.master)?;
+    if nix::unistd::getppid() != seed.master {
+        return Err(io::Error::other("its master is gone"));
+    }
+    process::set_name(&format!("pmx {}", seed.milter.name));
+    if !lock::take(&seed.lock, seed.lock_byte)? {
+        return Err(io::Error::other(
+            "another process holds the lock of its slot",
+        ));
+    }
+    let board = ChildPage::map(
+        std::os::fd::AsFd::as_fd(&seed.board),
+        seed.geometry,
+        seed.slot,
+        seed.incarnation,
+    )?;
+    drop(seed.board);
+    let page = ControlPage::map(&seed.page)?;
+    drop(seed.page);
+    if let Some(account) = &seed.account {
+        become_account(account)?;
+    }
+    if effective_uid() == 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "a policy never runs as root",
+        ));
+    }
+    let lists = Lists::new(&seed.bundle);
+    let intake = Arc::new(Intake::new(
+        seed.milter,
+        seed.bundle,
+        lists,
+        seed.control,
+        master,
+        Ledger::new(board, page, seed.incarnation),
+    )?);
+    let preload = intake.milter.preload_interpreters.max(1) as usize;
+    let (ready, made) = mpsc::channel();
+    for index in 1..preload {
+        intake.spawn(index, Some(ready.clone()))?;
+    }
+    drop(ready);
+    // The first interpreter lives on the first thread: a child with one interpreter has one thread.
+    let mut first = interpreter::Loop::new(Arc::clone(&intake), 0).map_err(io::Error::other)?;
+    for _ in 1..preload {
+        match made.recv_timeout(Duration::from_secs(60)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(io::Error::other(error)),
+            Err(_) => return Err(io::Error::other("an interpreter did not come up")),
+        }
+    }
+    intake.publish_interpreters();
+    pass_fd::send(&intake.control, &[word::READY], None)?;
+    first.run();
+    intake.join();
+    // Keeps the lock byte until here.
+    drop(seed.lock);
+    Ok(())
+}
