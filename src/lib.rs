@@ -12,6 +12,7 @@
 //! | [`client`] | control | the MTA's side of the protocol, for `try`, `demo` and tests |
 //! | [`milter`] | any | the wire protocol, pure |
 //! | [`config`] | control | names and values of `pmx.conf` |
+//! | [`log`] | any | log lines to journal, syslog, standard error or a file |
 //! | [`run_dir`] | any | the paths on which control and master meet |
 //! | [`sys`] | any | fork, signals, locks, descriptors: the only unsafe beside the board's map |
 //!
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
+pub mod log;
 pub mod master;
 pub mod milter;
 pub mod policy;

@@ -6,6 +6,7 @@
 
 mod assign;
 mod check;
+mod defaults;
 mod dump;
 mod include;
 mod keys;
@@ -143,7 +144,7 @@ impl MilterConfig {
         self.max_pooled_procs.max(1)
     }
 
-    /// Slots: the second half only beside retiring children.
+    /// Slots: the second half only beside retiring children. Without a pool two: a restart hands over from one process to the next.
     pub fn most_slots(&self) -> u32 {
         self.most_children().saturating_mul(2)
     }

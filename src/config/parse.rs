@@ -4,19 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::assign::{account, assign, path, resolve};
+use super::defaults::{defaults, fill};
 use super::keys::{self, Field, KEYS, KeyDefault, Place};
 use super::nearest::did_you_mean;
 use super::problem::{Notes, Problems, Spot};
 use super::value::Raw;
-use super::{
-    Config, LogLevel, LogTo, MilterConfig, MilterName, OverloadAction, Port, check, include,
-};
+use super::{Config, MilterConfig, MilterName, check, include};
 
 /// Most milters of a configuration: each has a master of its own.
 const MOST_MILTERS: usize = 1024;
@@ -151,75 +149,6 @@ fn readable<'b>(notes: &mut Notes, file: &Path, bytes: &'b [u8]) -> Option<(usiz
     }
 }
 
-/// A milter of which nothing is written, as the table of keys has it.
-fn defaults(folder: &Path) -> MilterConfig {
-    let nothing = Duration::ZERO;
-    let mut config = MilterConfig {
-        // Name, port and policy are required: these never get out.
-        name: "_".parse().expect("_ is a name"),
-        port: Port::Unix(PathBuf::new()),
-        policy: PathBuf::new(),
-        // Every other value comes from the table of keys, or from `fill`.
-        enabled: true,
-        max_pooled_procs: 0,
-        min_pooled_procs: 0,
-        pooled_proc_idle_limit: nothing,
-        pooled_proc_connect_limit: 0,
-        pooled_proc_message_limit: 0,
-        pooled_proc_age_limit: nothing,
-        pooled_proc_rss_limit: 0,
-        interpreters: 0,
-        interpreter_connections: 0,
-        preload_interpreters: 0,
-        reinit_limit: 0,
-        interpreter_memory_limit: 0,
-        callback_timeout: nothing,
-        eom_timeout: nothing,
-        message_size_limit: 0,
-        socket_mode: 0,
-        socket_owner: None,
-        socket_group: None,
-        status_mode: 0,
-        status_group: None,
-        redact: false,
-        sandbox: true,
-        mta_command_timeout: nothing,
-        mta_content_timeout: nothing,
-        concurrency_limit: None,
-        concurrency_limit_action: OverloadAction::Wait,
-        listen_queue_size: 0,
-        timeout: nothing,
-        graceful_timeout: nothing,
-        start_timeout: nothing,
-        umask: 0,
-        log_to: LogTo::Journal,
-        log_level: LogLevel::Info,
-        log_utc: false,
-        message_log: false,
-    };
-    for key in KEYS {
-        if let KeyDefault::Value(text) = key.default {
-            assign(&mut config, key, &Raw::of_default(text), folder)
-                .expect("a test reads every default of the table");
-        }
-    }
-    config
-}
-
-/// The defaults that depend on the machine or on other keys.
-fn fill(draft: &mut Draft) {
-    let cpus = std::thread::available_parallelism()
-        .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX))
-        .min(256);
-    if !draft.given.contains_key("max_pooled_procs") {
-        draft.config.max_pooled_procs = cpus.max(2).max(draft.config.min_pooled_procs);
-    }
-    if !draft.given.contains_key("interpreters") {
-        let usual = if draft.config.without_pool() { cpus } else { 1 };
-        draft.config.interpreters = usual.max(draft.config.preload_interpreters);
-    }
-}
-
 impl Run {
     fn main_file(&mut self, source: usize, text: &str, folder: &Path) {
         let table = self.toml(source, text);
@@ -270,7 +199,8 @@ impl Run {
             return;
         }
         let Some(key) = keys::find(name.get_ref()) else {
-            self.notes.problem(at_name, unknown_key(name.get_ref()));
+            let message = unknown_key(name.get_ref(), &self.notes);
+            self.notes.problem(at_name, message);
             return;
         };
         let raw = Raw::of(value.get_ref());
@@ -363,7 +293,8 @@ impl Run {
             let spot = self.notes.spot(source, value.span());
             let at_name = self.notes.spot(source, name.span());
             let Some(key) = keys::find(name.get_ref()) else {
-                self.notes.problem(at_name, unknown_key(name.get_ref()));
+                let message = unknown_key(name.get_ref(), &self.notes);
+                self.notes.problem(at_name, message);
                 continue;
             };
             if key.place == Place::Global {
@@ -462,7 +393,8 @@ impl Run {
                 );
                 self.notes.problem(at, message);
             } else {
-                self.notes.problem(at, unknown_key(text));
+                let message = unknown_key(text, &self.notes);
+                self.notes.problem(at, message);
             }
         }
     }
@@ -476,14 +408,15 @@ fn is_tables(value: &DeValue<'_>) -> bool {
         .is_some_and(|first| first.get_ref().is_table())
 }
 
-fn unknown_key(name: &str) -> String {
-    let names = KEYS.iter().map(|key| key.name);
+fn unknown_key(name: &str, notes: &Notes) -> String {
     let shown = super::value::shortened(name);
-    format!(
-        "{} is not a key of pmx.conf{}",
-        shown.escape_debug(),
-        did_you_mean(name, "", names)
-    )
+    // A file of nothing but unknown keys would take seconds, for offers that nobody sees.
+    let offer = if notes.is_full() {
+        String::new()
+    } else {
+        did_you_mean(name, "", KEYS.iter().map(|key| key.name))
+    };
+    format!("{} is not a key of pmx.conf{offer}", shown.escape_debug())
 }
 
 fn unknown_table(name: &str) -> String {

@@ -187,15 +187,15 @@ impl Notes {
 
     /// A problem that makes its whole line unreadable.
     pub(super) fn broken_line(&mut self, spot: Spot, message: String) {
-        if let Some(source) = self.sources.get(spot.source) {
+        if self.broken.len() < MOST_KEPT
+            && let Some(source) = self.sources.get(spot.source)
+        {
             let start = line_start(&source.text[..spot.start]);
             let end = source.text[spot.start..]
                 .find('\n')
                 .map_or(source.text.len(), |newline| spot.start + newline);
-            if self.broken.len() < MOST_KEPT {
-                self.broken
-                    .push((spot.source, start..end.max(spot.end) + 1));
-            }
+            self.broken
+                .push((spot.source, start..end.max(spot.end) + 1));
         }
         self.keep(spot, message);
     }
@@ -212,7 +212,7 @@ impl Notes {
     }
 
     fn keep(&mut self, spot: Spot, message: String) {
-        if self.problems.len() >= MOST_KEPT {
+        if self.is_full() {
             self.omitted += 1;
             return;
         }
@@ -222,6 +222,11 @@ impl Notes {
             span: spot.start..spot.end,
             message,
         });
+    }
+
+    /// Are further problems only counted?
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() >= MOST_KEPT
     }
 
     /// Is something not even TOML? Then what seems to be missing may be there.

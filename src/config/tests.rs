@@ -509,7 +509,7 @@ fn no_text_makes_the_reader_panic() {
         "true",
     ];
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
-    for round in 0..6000 {
+    for round in 0..3000 {
         let mut text: Vec<char> = seeds[round % seeds.len()].chars().collect();
         for _ in 0..=dice.below(8) {
             let at = dice.below(text.len() + 1);
@@ -535,4 +535,19 @@ fn no_text_makes_the_reader_panic() {
         let printed = parse(&deep.repeat(20_000)).unwrap_err().to_string();
         assert!(printed.len() < 200_000, "{deep}: {}", printed.len());
     }
+}
+
+#[test]
+fn a_file_that_is_not_ours_gets_the_first_problems_and_the_number_of_the_others() {
+    let text: String = (0..50_000)
+        .map(|number| format!("unknown{number} = 1\n"))
+        .collect();
+    let printed = parse(&text).unwrap_err().to_string();
+    assert!(printed.len() < 20_000, "{}", printed.len());
+    // And that no milter is configured.
+    assert!(
+        printed.ends_with("and 49901 more"),
+        "{}",
+        &printed[printed.len() - 40..]
+    );
 }

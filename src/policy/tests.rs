@@ -277,3 +277,51 @@ fn a_bundle_crosses_a_pipe_unchanged() {
             && copy.wants.collect.sender
     );
 }
+
+#[test]
+fn the_manual_page_tells_of_everything_that_a_policy_can_use() {
+    let page = include_str!("../../man/pmx-policy.7");
+    let callbacks = Callback::ALL.map(|callback| format!("policy.{}", callback.name()));
+    let settings = load::SETTINGS.map(|name| format!("policy.{name}"));
+    let fields = api::ctx::FIELDS.map(|name| format!("ctx.{name}"));
+    let methods = api::ctx::METHODS.map(|name| format!("ctx:{name}"));
+    let verdicts = api::milter::VERDICTS.map(|(name, _)| format!("milter.{name}"));
+    let levels = api::log::LEVELS.map(|(name, _)| format!("log.{name}"));
+    let others = ["milter.sleep", "list.load", "list:contains", "require"].map(str::to_owned);
+    let all = callbacks
+        .iter()
+        .chain(&settings)
+        .chain(&fields)
+        .chain(&methods)
+        .chain(&verdicts)
+        .chain(&levels)
+        .chain(&others);
+    for name in all {
+        let told = page.lines().any(|line| {
+            line.starts_with(".It ") && line.contains(name.as_str())
+                || line.starts_with(".Fn ") && line.contains(name.as_str())
+        });
+        assert!(told, "man/pmx-policy.7 does not explain {name}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_manual_page_are_policies() {
+    let page = include_str!("../../man/pmx-policy.7");
+    let examples = page.split_once(".Sh EXAMPLES").unwrap().1;
+    let mut count = 0;
+    for text in examples.split(".Bd -literal -offset indent\n").skip(1) {
+        let text = text.split_once(".Ed").unwrap().0;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("watched.txt"), "a@example.org\n").unwrap();
+        let path = dir.path().join("policy.lua");
+        std::fs::write(
+            &path,
+            format!("local policy = {{}}\n{text}\nreturn policy\n"),
+        )
+        .unwrap();
+        check_here(&path, &limits()).unwrap();
+        count += 1;
+    }
+    assert_eq!(count, 4);
+}

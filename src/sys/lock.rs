@@ -93,18 +93,23 @@ pub fn holders(path: &Path) -> io::Result<Vec<Holder>> {
         Err(error) => return Err(error),
     };
     let mut found = Vec::new();
-    let mut start = 0;
-    while found.len() < 65_536 {
-        let Some((holder, end)) = query(&file, start, 0)? else {
-            break;
+    // F_GETLK names one lock of the range, not always the lowest: what lies before and behind it is asked for as well.
+    let mut ranges = vec![(0, i64::MAX)];
+    while let Some((start, end)) = ranges.pop()
+        && found.len() < 65_536
+    {
+        let length = if end == i64::MAX { 0 } else { end - start };
+        let Some((holder, holder_end)) = query(&file, start, length)? else {
+            continue;
         };
         found.push(holder);
-        if end == i64::MAX {
-            break;
+        if holder_end < end {
+            ranges.push((holder_end, end));
         }
-        start = end;
+        if start < holder.byte {
+            ranges.push((start, holder.byte));
+        }
     }
-    // F_GETLK names the first lock found in the kernel's list, not always the lowest byte: sorted for the reader.
     found.sort_by_key(|holder| holder.byte);
     Ok(found)
 }

@@ -53,7 +53,9 @@ pub(crate) fn writer(lua: &Lua, shared: &Rc<Shared>, level: Level) -> mlua::Resu
             .as_ref()
             .and_then(|inner| inner.queue_id());
         match queue_id {
-            Some(id) => ::log::log!(target: "policy", level, "{id}: {line}"),
+            Some(id) => {
+                ::log::log!(target: "policy", level, queue_id = id.as_str(); "{id}: {line}")
+            }
             None => ::log::log!(target: "policy", level, "{line}"),
         }
         Ok(())

@@ -1,0 +1,156 @@
+//! Log lines: one event, one line, to the journal, syslog, standard error or a file. Behind the macros of the `log` crate.
+//!
+//! There is no thread, which would die at fork, and nothing here waits: a line that cannot be written at once is counted, and the next one
+//! that can says how many were lost. The master calls [`start`] before it forks; children inherit the open sink.
+//! A record's `queue_id` (`log::info!(queue_id = id; "...")`) becomes the journal's field QUEUE_ID.
+#![forbid(unsafe_code)]
+
+mod file;
+mod line;
+mod sink;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ::log::{LevelFilter, Log, Metadata, Record};
+
+use crate::config::{LogLevel, LogTo, MilterName};
+use line::{Line, Severity};
+use sink::{Journal, Settings};
+
+/// Where the lines go, now that it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogChoice {
+    /// What is used.
+    pub used: LogTo,
+    /// Why it is not what `log_to` names, if it is not: a line for the operator.
+    pub instead: Option<String>,
+}
+
+impl fmt::Display for LogChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.used {
+            LogTo::Journal => f.write_str("the journal"),
+            LogTo::Syslog => f.write_str("syslog"),
+            LogTo::Stderr => f.write_str("standard error"),
+            LogTo::File(path) => path.display().fmt(f),
+        }?;
+        self.instead
+            .as_ref()
+            .map_or(Ok(()), |why| write!(f, " ({why})"))
+    }
+}
+
+/// No place takes log lines.
+#[derive(Debug)]
+pub struct LogError {
+    file: PathBuf,
+    error: io::Error,
+    instead: Option<String>,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.instead {
+            write!(f, "{why}; ")?;
+        }
+        write!(
+            f,
+            "cannot write the log file {}: {}; mend it, or set log_to in pmx.conf",
+            self.file.display(),
+            self.error
+        )
+    }
+}
+
+impl std::error::Error for LogError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// The one logger of a process.
+struct Logger;
+
+static LOGGER: Logger = Logger;
+static JOURNAL: Mutex<Option<Journal>> = Mutex::new(None);
+
+/// A panic elsewhere while a line was written leaves a journal that still works.
+fn journal() -> MutexGuard<'static, Option<Journal>> {
+    JOURNAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Begins to log: opens the sink that `to` names, or if there is none the next of journal, syslog and `run_dir/NAME.log`, and makes it
+/// the target of the `log` crate's macros. Called again, it replaces the sink.
+///
+/// `utc`: times of standard error and files in UTC. `owner` (user, group): whose a log file becomes when root creates it.
+///
+/// # Errors
+/// When a file, named by `to` or the last resort, cannot be opened.
+pub fn start(
+    to: &LogTo,
+    level: LogLevel,
+    utc: bool,
+    milter: &MilterName,
+    run_dir: &Path,
+    owner: Option<(u32, u32)>,
+) -> Result<LogChoice, LogError> {
+    let (opened, choice) = Journal::open(Settings {
+        to: to.clone(),
+        utc,
+        milter: milter.to_string(),
+        last_resort: run_dir.join(format!("{milter}.log")),
+        owner,
+    })?;
+    *journal() = Some(opened);
+    // It is set already when start is called again.
+    let _ = ::log::set_logger(&LOGGER);
+    ::log::set_max_level(match level {
+        LogLevel::Error => LevelFilter::Error,
+        LogLevel::Warn => LevelFilter::Warn,
+        LogLevel::Info => LevelFilter::Info,
+        LogLevel::Debug => LevelFilter::Debug,
+    });
+    Ok(choice)
+}
+
+/// Opens the sink anew (USR1, after a log file was renamed). If that fails, the old one goes on and says why.
+pub fn reopen() {
+    if let Some(journal) = journal().as_mut() {
+        journal.reopen();
+    }
+}
+
+/// A line of `message_log`: whatever the level, the operator asked for it.
+pub fn message(text: &str) {
+    if let Some(journal) = journal().as_mut() {
+        journal.write(&Line::new(Severity::Info, text, None));
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= ::log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = record.args().to_string();
+        let queue_id = record
+            .key_values()
+            .get("queue_id".into())
+            .map(|id| id.to_string());
+        let severity = Severity::from(record.level());
+        if let Some(journal) = journal().as_mut() {
+            journal.write(&Line::new(severity, &text, queue_id.as_deref()));
+        }
+    }
+
+    fn flush(&self) {}
+}
