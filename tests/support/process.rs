@@ -1,0 +1,60 @@
+//! What /proc says of processes.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// State letter and parent, or `None` when there is no such process.
+pub fn state(pid: i32) -> Option<(char, i32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let letter = fields.next()?.chars().next()?;
+    Some((letter, fields.next()?.parse().ok()?))
+}
+
+/// Does it run? (A zombie does not.)
+pub fn runs(pid: i32) -> bool {
+    state(pid).is_some_and(|(letter, _)| letter != 'Z' && letter != 'X')
+}
+
+/// All processes.
+pub fn all() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// The living children of a process.
+pub fn children(pid: i32) -> Vec<i32> {
+    let mut found: Vec<i32> = all()
+        .into_iter()
+        .filter(|child| {
+            state(*child).is_some_and(|(letter, parent)| parent == pid && letter != 'Z')
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Living processes that were started with this `NAME=VALUE` in their environment.
+pub fn marked(mark: &str) -> Vec<i32> {
+    let is_marked = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|all| {
+            all.split(|byte| *byte == 0)
+                .any(|one| one == mark.as_bytes())
+        })
+    };
+    all()
+        .into_iter()
+        .filter(|pid| runs(*pid) && is_marked(pid))
+        .collect()
+}
+
+/// Sends a signal; a process that is gone already is fine.
+pub fn signal(pid: i32, signal: Signal) {
+    assert!(pid > 1, "never signal pid {pid}");
+    let _ = kill(Pid::from_raw(pid), signal);
+}
