@@ -42,7 +42,12 @@ pub fn demo(main: MasterMain) -> Exit {
     };
     let scene = match Scene::new() {
         Ok(scene) => scene,
-        Err(error) => return failed(format_args!("cannot make a temporary directory: {error}")),
+        Err(error) => {
+            return failed(format_args!(
+                "cannot make a directory in {}: {error}; TMPDIR names another place",
+                std::env::temp_dir().display()
+            ));
+        }
     };
     match play(&scene, main, &interrupts) {
         Ok(()) => Exit::Done,
