@@ -106,15 +106,17 @@ impl Master {
 
     /// Takes the connections that wait, as long as there is somebody for them.
     pub(super) fn accept_waiting(&mut self, now: Instant) {
-        for _ in 0..MOST_A_TURN {
+        for turn in 0..MOST_A_TURN {
             let views = self.views(now);
-            if pool::should_grow(&views, &self.bounds()) {
-                self.grow = true;
-            }
+            let should_grow = pool::should_grow(&views, &self.bounds());
             let treatment = match self.arrival(&views) {
                 Arrival::Serve => Treatment::Policy,
                 Arrival::Answer(treatment) => treatment,
-                Arrival::Wait(_) => return,
+                Arrival::Wait(_) => {
+                    // The first one is known to wait; whether another does is not.
+                    self.grow |= should_grow && turn == 0;
+                    return;
+                }
             };
             let Some(listener) = &self.listener else {
                 return;
@@ -122,13 +124,11 @@ impl Master {
             match socket::accept(listener.socket()) {
                 Ok(connection) => {
                     self.books.global.accepted += 1;
+                    self.grow |= should_grow;
                     self.give(connection, treatment, &views, now);
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => {
-                        self.grow = false;
-                        return;
-                    }
+                    Some(libc::EAGAIN) => return,
                     // The peer left again, or the network had an error of its own (accept(2)): the next one.
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                         return self.resources_short(&error, now);
