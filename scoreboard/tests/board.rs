@@ -339,3 +339,22 @@ fn impossible_wishes_are_refused() {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
+
+#[test]
+fn who_leaves_closes_the_lock_and_leaves_the_file() {
+    let dir = dir();
+    let path = dir.path().join("m.scoreboard");
+    let board = Board::create(dir.path(), "m.scoreboard", &spec(8)).unwrap();
+    let descriptors = || {
+        fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .filter(|target| target.starts_with(dir.path()))
+            .count()
+    };
+    assert_eq!(descriptors(), 3, "directory, data, lock");
+    board.leave();
+    assert_eq!(descriptors(), 0);
+    assert_eq!(read(&path).unwrap().liveness.lock, Lock::Free);
+}
