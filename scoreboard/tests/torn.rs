@@ -41,6 +41,15 @@ fn board_word(n: u64) -> GlobalRecord {
     record
 }
 
+/// Ends the writers when it goes, also when a reader's assertion fails: a scope waits for its threads.
+struct EndOf<'a>(&'a AtomicBool);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Whether what is called consistent is one publication, whole. Says how many records were not proven.
 fn examine(snapshot: &Snapshot) -> usize {
     let mut unproven = 0;
@@ -93,6 +102,7 @@ fn no_reader_ever_takes_a_torn_record_for_a_whole_one() {
     let over = AtomicBool::new(false);
     let published = AtomicU64::new(0);
     let (by_file, by_map) = std::thread::scope(|scope| {
+        let _end = EndOf(&over);
         scope.spawn(|| {
             let mut n = 0;
             while !over.load(Ordering::Relaxed) {
@@ -121,7 +131,7 @@ fn no_reader_ever_takes_a_torn_record_for_a_whole_one() {
         // Both together some 100,000 records, whatever a slow machine makes of it within the time.
         let until = Instant::now() + Duration::from_secs(20);
         let (mut by_file, mut by_map) = ([0; 2], [0; 2]);
-        for _ in 0..12_000 {
+        for _ in 0..10_000 {
             by_file[0] += 5;
             by_file[1] += examine(&file.snapshot().unwrap());
             by_map[0] += 5;
@@ -130,7 +140,6 @@ fn no_reader_ever_takes_a_torn_record_for_a_whole_one() {
                 break;
             }
         }
-        over.store(true, Ordering::Relaxed);
         (by_file, by_map)
     });
     assert!(published.load(Ordering::Relaxed) > 0);
@@ -153,6 +162,7 @@ fn what_is_completed_is_never_more_than_what_was_given() {
     let mut page = ChildPage::map(board.descriptor(), board.geometry(), 0, 1).unwrap();
     let (given, over) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _end = EndOf(&over);
         scope.spawn(|| {
             let mut record = live(1, 100);
             while !over.load(Ordering::Relaxed) {
@@ -189,7 +199,6 @@ fn what_is_completed_is_never_more_than_what_was_given() {
             }
             assert!(slot.requests() <= slot.master.dispatched);
         }
-        over.store(true, Ordering::Relaxed);
     });
 }
 
