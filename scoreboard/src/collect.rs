@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
 
-use crate::latch::{self, Place, Sound, Source, TRIES};
+use crate::latch::{self, Place, Sound, Source, Span, TRIES};
 use crate::layout::{DEATHS, DEATHS_OFFSET, GLOBAL, Geometry, LINE};
-use crate::records::{ChildRecord, DEATH_WORDS, Death, GlobalRecord, MasterRecord};
+use crate::records::{ChildRecord, DEATH_WORDS, Death, GlobalRecord};
+use crate::snapshot::Slot;
 use crate::sync::{Ordering, Pause, fence};
 
 /// Most passes over the whole board.
@@ -41,21 +42,13 @@ impl Cut {
     }
 }
 
-/// The records of a slot as they were copied.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pair {
-    pub(crate) master: MasterRecord,
-    pub(crate) child: ChildRecord,
-    /// Both whole, and copied while neither changed.
-    pub(crate) consistent: bool,
-}
-
 /// A copy of the board.
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) global: GlobalRecord,
     pub(crate) global_consistent: bool,
-    pub(crate) pairs: Vec<Pair>,
+    /// Slots ever used. Until `collect` is done, each has a child's record, whether or not it counts.
+    pub(crate) slots: Vec<Slot>,
     pub(crate) deaths: Vec<Death>,
     pub(crate) cut: Cut,
     pub(crate) retries: u32,
@@ -68,7 +61,7 @@ pub(crate) fn collect<S: Source>(source: &S, geometry: &Geometry) -> Result<Coll
     let mut state = Collected {
         global,
         global_consistent: reading.consistent,
-        pairs: Vec::new(),
+        slots: Vec::new(),
         deaths: Vec::new(),
         cut: Cut::PerSlot,
         retries: reading.retries,
@@ -90,6 +83,9 @@ pub(crate) fn collect<S: Source>(source: &S, geometry: &Geometry) -> Result<Coll
     }
     if state.cut == Cut::PerSlot {
         pass.remaining(source, geometry, &mut state)?;
+    }
+    for slot in &mut state.slots {
+        slot.settle();
     }
     state.deaths = deaths(source)?;
     Ok(state)
@@ -116,8 +112,12 @@ fn known<T: bytemuck::Pod>(record: &mut T, words: usize) -> &mut [u64] {
 /// Versions of a slot's two records: master's, child's.
 type Versions = [u64; 2];
 
+/// Where a slot's two records stand: master's, child's.
+type Places = [Place; 2];
+
 #[derive(Default)]
 struct Pass {
+    places: Vec<Places>,
     before: Vec<Versions>,
     after: Vec<Versions>,
 }
@@ -131,19 +131,26 @@ impl Pass {
         state: &mut Collected,
         used: u32,
     ) -> Result<usize, S::Error> {
+        let places = |slot| Some([geometry.master(slot)?, geometry.child(slot)?]);
+        self.places = (0..used).map_while(places).collect();
         let global_before = latch::version(source, &GLOBAL)?;
-        versions(source, geometry, used, &mut self.before)?;
+        versions(source, &self.places, &mut self.before)?;
         // Acquire: pairs with the release of each version in `latch::publish`.
         fence(Ordering::Acquire);
         let mut global = GlobalRecord::zeroed();
-        latch::advertised(source, &GLOBAL, global_before, words_mut(&mut global))?;
-        let mut copied = Vec::with_capacity(self.before.len());
-        for (slot, versions) in (0..used).zip(&self.before) {
-            copied.push(records(source, geometry, slot, *versions)?);
-        }
+        source.copy(GLOBAL.copy(global_before), words_mut(&mut global))?;
+        state.slots.clear();
+        state.slots.extend((0..used).map(Slot::unread));
+        records(
+            source,
+            geometry,
+            &self.places,
+            &self.before,
+            &mut state.slots,
+        )?;
         // Acquire: pairs with the writer's fence in `latch::publish`.
         fence(Ordering::Acquire);
-        versions(source, geometry, used, &mut self.after)?;
+        versions(source, &self.places, &mut self.after)?;
         let mut changed = 0;
         state.global_consistent = latch::version(source, &GLOBAL)? == global_before;
         if state.global_consistent {
@@ -151,11 +158,10 @@ impl Pass {
         } else {
             changed += 1;
         }
-        for ((pair, before), after) in copied.iter_mut().zip(&self.before).zip(&self.after) {
-            pair.consistent = before == after;
-            changed += usize::from(!pair.consistent);
+        for ((slot, before), after) in state.slots.iter_mut().zip(&self.before).zip(&self.after) {
+            slot.consistent = before == after;
+            changed += usize::from(!slot.consistent);
         }
-        state.pairs = copied;
         Ok(changed)
     }
 
@@ -174,18 +180,13 @@ impl Pass {
             state.retries = state.retries.saturating_add(reading.retries);
         }
         let used = used_slots(&state.global, geometry);
-        let seen = u32::try_from(state.pairs.len()).unwrap_or(u32::MAX);
-        for slot in seen..used {
-            state.pairs.push(records(source, geometry, slot, [0; 2])?);
-        }
-        for (slot, pair) in (0..).zip(&mut state.pairs) {
-            if pair.consistent {
-                continue;
-            }
+        let seen = u32::try_from(state.slots.len()).unwrap_or(u32::MAX);
+        state.slots.extend((seen..used).map(Slot::unread));
+        for slot in state.slots.iter_mut().filter(|slot| !slot.consistent) {
             let pause = Pause::new();
             for _ in 0..TRIES {
-                *pair = one(source, geometry, slot)?;
-                if pair.consistent {
+                one(source, geometry, slot)?;
+                if slot.consistent {
                     break;
                 }
                 state.retries = state.retries.saturating_add(1);
@@ -197,65 +198,88 @@ impl Pass {
 }
 
 /// Both records of one slot, and whether neither changed meanwhile: then requests in progress are exact for that instant.
-fn one<S: Source>(source: &S, geometry: &Geometry, slot: u32) -> Result<Pair, S::Error> {
-    let before = slot_versions(source, geometry, slot)?;
+fn one<S: Source>(source: &S, geometry: &Geometry, slot: &mut Slot) -> Result<(), S::Error> {
+    let (Some(master), Some(child)) = (geometry.master(slot.index), geometry.child(slot.index))
+    else {
+        return Ok(());
+    };
+    let places = [[master, child]];
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    versions(source, &places, &mut before)?;
     // Acquire, twice: as in `Pass::whole`.
     fence(Ordering::Acquire);
-    let mut pair = records(source, geometry, slot, before)?;
+    records(
+        source,
+        geometry,
+        &places,
+        &before,
+        std::slice::from_mut(slot),
+    )?;
     fence(Ordering::Acquire);
-    pair.consistent = slot_versions(source, geometry, slot)? == before;
-    Ok(pair)
+    versions(source, &places, &mut after)?;
+    slot.consistent = before == after;
+    Ok(())
 }
 
+/// The versions of these slots' records.
 fn versions<S: Source>(
     source: &S,
-    geometry: &Geometry,
-    used: u32,
+    places: &[Places],
     to: &mut Vec<Versions>,
 ) -> Result<(), S::Error> {
     to.clear();
-    for slot in 0..used {
-        to.push(slot_versions(source, geometry, slot)?);
+    to.resize(places.len(), [0; 2]);
+    for which in [0, 1] {
+        let mut spans: Vec<Span<'_>> = places
+            .iter()
+            .zip(to.iter_mut())
+            .map(|(places, versions)| Span {
+                word: places[which].version,
+                out: std::slice::from_mut(&mut versions[which]),
+            })
+            .collect();
+        source.copy_many(&mut spans)?;
     }
     Ok(())
 }
 
-fn slot_versions<S: Source>(
-    source: &S,
-    geometry: &Geometry,
-    slot: u32,
-) -> Result<Versions, S::Error> {
-    let of = |place: Option<Place>| match place {
-        Some(place) => latch::version(source, &place),
-        None => Ok(0),
-    };
-    Ok([of(geometry.master(slot))?, of(geometry.child(slot))?])
-}
-
-/// The advertised copies, not yet proven. The child's first: even unproven, what it completed is then not more than what it was given.
+/// The advertised copies, not yet proven. The children's first: even unproven, what a child completed is then not more than what it was
+/// given.
 fn records<S: Source>(
     source: &S,
     geometry: &Geometry,
-    slot: u32,
-    [master_version, child_version]: Versions,
-) -> Result<Pair, S::Error> {
-    let mut pair = Pair {
-        master: MasterRecord::zeroed(),
-        child: ChildRecord::zeroed(),
-        consistent: false,
+    places: &[Places],
+    versions: &[Versions],
+    to: &mut [Slot],
+) -> Result<(), S::Error> {
+    let at = |which: usize| {
+        places
+            .iter()
+            .zip(versions)
+            .map(move |(places, versions)| places[which].copy(versions[which]))
     };
-    if let Some(place) = geometry.child(slot) {
-        let out = known(&mut pair.child, geometry.child_words());
-        latch::advertised(source, &place, child_version, out)?;
-    }
-    // Acquire: the master's record is not older than the child's. Pairs with the release of the child's version, which the child publishes
+    let mut spans: Vec<Span<'_>> = at(1)
+        .zip(to.iter_mut())
+        .map(|(word, slot)| Span {
+            word,
+            out: known(
+                slot.child.get_or_insert_with(ChildRecord::zeroed),
+                geometry.child_words(),
+            ),
+        })
+        .collect();
+    source.copy_many(&mut spans)?;
+    // Acquire: no master's record is older than its child's. Pairs with the release of the child's version, which the child publishes
     // after the master has published the dispatch.
     fence(Ordering::Acquire);
-    if let Some(place) = geometry.master(slot) {
-        let out = known(&mut pair.master, geometry.master_words());
-        latch::advertised(source, &place, master_version, out)?;
-    }
-    Ok(pair)
+    let mut spans: Vec<Span<'_>> = at(0)
+        .zip(to.iter_mut())
+        .map(|(word, slot)| Span {
+            word,
+            out: known(&mut slot.master, geometry.master_words()),
+        })
+        .collect();
+    source.copy_many(&mut spans)
 }
 
 /// The deaths in the ring, the latest first. An entry that is being written is left out.

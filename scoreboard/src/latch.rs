@@ -33,7 +33,7 @@ pub struct Place {
 
 impl Place {
     /// The first word of the copy that `version` advertises. Any value is fine: one bit of it counts.
-    fn copy(&self, version: u64) -> usize {
+    pub fn copy(&self, version: u64) -> usize {
         self.copies[usize::from(version & 1 == 1)]
     }
 }
@@ -68,6 +68,26 @@ pub trait Source {
     /// # Errors
     /// What the source says, for instance an input error or an end of file.
     fn copy(&self, word: usize, out: &mut [u64]) -> Result<(), Self::Error>;
+
+    /// Copies many spans, in ascending order of place; the order of the copies is left open as well. A source for which each copy is a
+    /// system call can do better than this.
+    ///
+    /// # Errors
+    /// As for [`Source::copy`].
+    fn copy_many(&self, spans: &mut [Span<'_>]) -> Result<(), Self::Error> {
+        spans
+            .iter_mut()
+            .try_for_each(|span| self.copy(span.word, span.out))
+    }
+}
+
+/// Words to copy: from where, and where to.
+#[derive(Debug)]
+pub struct Span<'a> {
+    /// The first word.
+    pub word: usize,
+    /// Where the words go; its length says how many.
+    pub out: &'a mut [u64],
 }
 
 impl Source for [AtomicU64] {
@@ -173,19 +193,6 @@ pub fn version<S: Source + ?Sized>(source: &S, place: &Place) -> Result<u64, S::
     let mut word = [0];
     source.copy(place.version, &mut word)?;
     Ok(word[0])
-}
-
-/// The copy that a version advertises, without any check: for those who compare versions themselves.
-///
-/// # Errors
-/// Those of the source.
-pub fn advertised<S: Source + ?Sized>(
-    source: &S,
-    place: &Place,
-    version: u64,
-    out: &mut [u64],
-) -> Result<(), S::Error> {
-    source.copy(place.copy(version), out)
 }
 
 /// The version from which a new writer goes on, so that its first publication leaves alone the copy that `found` advertises and bears the

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use bytemuck::Zeroable;
+
 use crate::books::{Books, SlotBooks};
-use crate::collect::{Cut, Pair};
+use crate::collect::Cut;
 use crate::layout::Header;
 use crate::liveness::{BoardVerdict, HUNG_AFTER, Liveness, Lock};
 use crate::records::{
@@ -62,19 +64,22 @@ pub struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(index: u32, pair: &Pair) -> Slot {
-        let occupied = !matches!(
-            SlotState::from_word(pair.master.state),
-            SlotState::Free | SlotState::Empty
-        );
-        let speaks = occupied
-            && pair.master.incarnation != 0
-            && pair.child.incarnation == pair.master.incarnation;
+    /// A slot that is about to be read.
+    pub(crate) fn unread(index: u32) -> Slot {
         Slot {
             index,
-            master: pair.master,
-            child: speaks.then_some(pair.child),
-            consistent: pair.consistent,
+            master: MasterRecord::zeroed(),
+            child: Some(ChildRecord::zeroed()),
+            consistent: false,
+        }
+    }
+
+    /// After reading: drops a child's record that does not count.
+    pub(crate) fn settle(&mut self) {
+        let occupied = !self.is_empty() && self.master.incarnation != 0;
+        let speaks = |child: &ChildRecord| child.incarnation == self.master.incarnation;
+        if !(occupied && self.child.as_ref().is_some_and(speaks)) {
+            self.child = None;
         }
     }
 

@@ -339,3 +339,59 @@ fn impossible_wishes_are_refused() {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }
+
+#[test]
+fn who_leaves_closes_the_lock_and_leaves_the_file() {
+    let dir = dir();
+    let path = dir.path().join("m.scoreboard");
+    let board = Board::create(dir.path(), "m.scoreboard", &spec(8)).unwrap();
+    let descriptors = || {
+        fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .filter(|target| target.starts_with(dir.path()))
+            .count()
+    };
+    assert_eq!(descriptors(), 3, "directory, data, lock");
+    board.leave();
+    assert_eq!(descriptors(), 0);
+    assert_eq!(read(&path).unwrap().liveness.lock, Lock::Free);
+}
+
+#[test]
+fn every_slot_of_a_large_board_is_read_at_its_own_place() {
+    let dir = dir();
+    let path = dir.path().join("m.scoreboard");
+    let mut board = Board::create(dir.path(), "m.scoreboard", &spec(1024)).unwrap();
+    board.publish_global(&GlobalRecord {
+        slots_high_water: 1024,
+        ..global()
+    });
+    for slot in 0..1024 {
+        let number = u64::from(slot);
+        let rounds = number % 3;
+        for incarnation in 1..=rounds {
+            board.adopt_child(slot, incarnation);
+        }
+        let mut record = live(rounds, 1000 + number);
+        for _ in 0..=number % 2 {
+            record.dispatched += number;
+            board.publish_master(slot, &record);
+        }
+    }
+    for snapshot in [
+        read(&path).unwrap(),
+        MapReader::open(&path).unwrap().snapshot(),
+    ] {
+        assert_eq!(snapshot.cut, Cut::Atomic);
+        assert_eq!(snapshot.slots.len(), 1024);
+        for (number, slot) in (0..).zip(&snapshot.slots) {
+            assert_eq!(u64::from(slot.index), number);
+            assert_eq!(slot.master.pid, 1000 + number);
+            assert_eq!(slot.acc().process, number * (1 + number % 2));
+            let incarnation = slot.child.map(|child| child.incarnation);
+            assert_eq!(incarnation, (number % 3 != 0).then_some(number % 3));
+        }
+    }
+}
