@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use scoreboard::records::NotAccepting;
@@ -221,6 +222,8 @@ impl Master {
 
     /// Looks at every child's control page; takes back what one has left unread for too long.
     pub(super) fn refresh(&mut self, now: Instant) {
+        // SeqCst: pairs with the child's in Ledger::finished, between its word and its wake-up byte.
+        fence(Ordering::SeqCst);
         let mut progressed = false;
         for (child, record) in self.children.iter_mut().zip(&self.books.slots) {
             if let Some(child) = child {

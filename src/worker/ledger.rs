@@ -3,6 +3,7 @@
 //! Interpreters count privately and hand over what has grown since; the lock is private to the process, so that a kill -9 leaves nothing locked.
 #![forbid(unsafe_code)]
 
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use scoreboard::ChildPage;
