@@ -22,15 +22,13 @@ mod needs_miltertest {
             end
             local conn = mt.connect("inet:" .. port .. "@127.0.0.1")
             check(conn ~= nil, "connect")
-            check(mt.conninfo(conn, "c.test", "192.0.2.1") == nil, "conninfo")
-            check(mt.helo(conn, "c.test") == nil, "helo")
+            -- No connect, HELO and DATA: miltertest makes it an error to send what the filter declined.
             local function envelope(sender, recipient)
               check(mt.macro(conn, SMFIC_MAIL, "i", "QID1") == nil, "macro")
               check(mt.mailfrom(conn, sender) == nil, "mailfrom")
               check(mt.rcptto(conn, recipient) == nil, "rcptto")
             end
             local function content()
-              check(mt.data(conn) == nil, "data")
               check(mt.header(conn, "From", "a@b.example") == nil, "header")
               check(mt.header(conn, "Subject", "test") == nil, "header")
               check(mt.eoh(conn) == nil, "eoh")

@@ -97,9 +97,9 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// What it wrote to standard error so far.
-    pub fn err_so_far(&mut self) -> String {
-        text(&mut self.err)
+    /// What it wrote so far, to both outputs.
+    pub fn said(&mut self) -> String {
+        text(&mut self.out) + &text(&mut self.err)
     }
 
     /// Waits for its end; kills it when the deadline passes.

@@ -43,9 +43,20 @@ impl Milter {
 
     /// A milter with this policy and these lines in its table.
     pub fn with(policy: &str, settings: &str) -> Milter {
+        Milter::inside("/tmp", false, policy, settings)
+    }
+
+    /// A milter that listens on a UNIX socket.
+    pub fn on_unix_socket(policy: &str, settings: &str) -> Milter {
+        // Sendmail takes no socket below a directory that everybody can write to, such as /tmp.
+        let base = if is_root() { "/run" } else { "/tmp" };
+        Milter::inside(base, true, policy, settings)
+    }
+
+    fn inside(base: &str, unix: bool, policy: &str, settings: &str) -> Milter {
         let dir = tempfile::Builder::new()
             .prefix("pmx-test-")
-            .tempdir_in("/tmp")
+            .tempdir_in(base)
             .unwrap();
         // The user that runs policies must reach them.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -53,18 +64,10 @@ impl Milter {
         let milter = Milter {
             dir,
             port: free_port(),
-            unix: false,
+            unix,
             mark,
         };
         milter.write_policy(policy);
-        milter.configure(settings);
-        milter
-    }
-
-    /// A milter that listens on a UNIX socket.
-    pub fn on_unix_socket(policy: &str, settings: &str) -> Milter {
-        let mut milter = Milter::with(policy, settings);
-        milter.unix = true;
         milter.configure(settings);
         milter
     }

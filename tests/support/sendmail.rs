@@ -54,11 +54,7 @@ impl Sendmail {
             .stdin(Stdio::null());
         let mut daemon = spawn(command);
         wait_until(SOON, "Sendmail greets", || {
-            assert!(
-                !daemon.has_ended(),
-                "Sendmail ended: {}",
-                daemon.err_so_far()
-            );
+            assert!(!daemon.has_ended(), "Sendmail ended: {}", daemon.said());
             greets(port).then_some(())
         });
         Sendmail { dir, port, daemon }
