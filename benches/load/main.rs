@@ -59,6 +59,11 @@ fn cells() -> Vec<Cell> {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
+    // For profiles: only the rows whose name holds this text.
+    let only = arguments
+        .iter()
+        .position(|argument| argument == "--only")
+        .and_then(|index| arguments.get(index + 1));
     let (rounds, time) = if quick {
         (3, Duration::from_millis(300))
     } else {
@@ -70,9 +75,11 @@ fn main() {
         "{rounds} interleaved rounds of {time:?} a cell, medians; ratio = pmx-milter / libmilter. CPU: microseconds of the server's whole\n\
          process tree a message (a connection where no message is sent). Message: 12 headers, 2 recipients, one header is added.\n"
     );
-    throughput(rounds, time);
-    system_calls(if quick { 100 } else { 500 });
-    memory();
+    throughput(rounds, time, only.map_or("", String::as_str));
+    if only.is_none() {
+        system_calls(if quick { 100 } else { 500 });
+        memory();
+    }
 }
 
 fn both(filter: Filter, transport: Transport) -> [Server; 2] {
@@ -82,7 +89,7 @@ fn both(filter: Filter, transport: Transport) -> [Server; 2] {
     ]
 }
 
-fn throughput(rounds: usize, time: Duration) {
+fn throughput(rounds: usize, time: Duration, only: &str) {
     let servers: Vec<((Filter, Transport), [Server; 2])> = [
         (Filter::All, Transport::Unix),
         (Filter::All, Transport::Tcp),
@@ -96,6 +103,17 @@ fn throughput(rounds: usize, time: Duration) {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for cell in cells() {
+        let name = format!(
+            "{}, {}, {} / {} / {}K",
+            cell.filter.name(),
+            cell.transport.name(),
+            cell.load.connections,
+            cell.load.messages,
+            cell.load.body_bytes >> 10
+        );
+        if !name.contains(only) {
+            continue;
+        }
         let pair = &servers
             .iter()
             .find(|(key, _)| *key == (cell.filter, cell.transport))
@@ -119,12 +137,7 @@ fn throughput(rounds: usize, time: Duration) {
         let p50 = [0, 1].map(|which| of(which, Result::median_latency));
         let errors: u64 = results.iter().flatten().map(|result| result.errors).sum();
         println!(
-            "| {}, {}, {} / {} / {}K | {:.0} | {:.0} | **{}** | {:.0} | {:.0} | {} | {:.0} | {:.0} | {errors} |",
-            cell.filter.name(),
-            cell.transport.name(),
-            cell.load.connections,
-            cell.load.messages,
-            cell.load.body_bytes >> 10,
+            "| {name} | {:.0} | {:.0} | **{}** | {:.0} | {:.0} | {} | {:.0} | {:.0} | {errors} |",
             cpu[0],
             cpu[1],
             ratio(cpu[1], cpu[0]),

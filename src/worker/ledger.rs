@@ -104,6 +104,9 @@ impl Ledger {
         }
         self.page
             .store(Word::Completed, board.record.counters.connections_completed);
+        // SeqCst: pairs with the master's in Master::refresh. A wake-up byte that the full socket refuses orders nothing by itself;
+        // without both fences the master could drain the socket, miss this word, and sleep (loom: wake-up).
+        fence(Ordering::SeqCst);
         let Board { record, page, .. } = &mut *board;
         page.publish(record);
     }
