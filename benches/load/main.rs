@@ -15,7 +15,7 @@ mod system_calls;
 use std::time::Duration;
 
 use drive::{Load, Result};
-use report::{median, ratio};
+use report::{median, ratio, shown};
 use server::{Filter, Server, Transport};
 
 /// One row of the first table.
@@ -119,7 +119,7 @@ fn throughput(rounds: usize, time: Duration) {
         let p50 = [0, 1].map(|which| of(which, Result::median_latency));
         let errors: u64 = results.iter().flatten().map(|result| result.errors).sum();
         println!(
-            "| {}, {}, {} / {} / {}K | {:.0} | {:.0} | **{}** | {:.0} | {:.0} | {} | {:.0} | {:.0} | {errors} |",
+            "| {}, {}, {} / {} / {}K | {:.0} | {:.0} | **{}** | {:.0} | {:.0} | {} | {} | {} | {errors} |",
             cell.filter.name(),
             cell.transport.name(),
             cell.load.connections,
@@ -131,8 +131,8 @@ fn throughput(rounds: usize, time: Duration) {
             rate[0],
             rate[1],
             ratio(rate[1], rate[0]),
-            p50[0],
-            p50[1],
+            shown(p50[0]),
+            shown(p50[1]),
         );
     }
 }
