@@ -15,7 +15,7 @@ mod system_calls;
 use std::time::Duration;
 
 use drive::{Load, Result};
-use report::{median, ratio};
+use report::{median, ratio, shown};
 use server::{Filter, Server, Transport};
 
 /// One row of the first table.
@@ -137,15 +137,15 @@ fn throughput(rounds: usize, time: Duration, only: &str) {
         let p50 = [0, 1].map(|which| of(which, Result::median_latency));
         let errors: u64 = results.iter().flatten().map(|result| result.errors).sum();
         println!(
-            "| {name} | {:.0} | {:.0} | **{}** | {:.0} | {:.0} | {} | {:.0} | {:.0} | {errors} |",
+            "| {name} | {:.0} | {:.0} | **{}** | {:.0} | {:.0} | {} | {} | {} | {errors} |",
             cpu[0],
             cpu[1],
             ratio(cpu[1], cpu[0]),
             rate[0],
             rate[1],
             ratio(rate[1], rate[0]),
-            p50[0],
-            p50[1],
+            shown(p50[0]),
+            shown(p50[1]),
         );
     }
 }

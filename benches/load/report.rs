@@ -15,3 +15,12 @@ pub(crate) fn ratio(ours: f64, theirs: f64) -> String {
         "-".to_owned()
     }
 }
+
+/// A whole number, or a dash where nothing was measured.
+pub(crate) fn shown(value: f64) -> String {
+    if value.is_finite() {
+        format!("{value:.0}")
+    } else {
+        "-".to_owned()
+    }
+}
