@@ -365,41 +365,6 @@ fn a_thousand_idle_sessions_are_held_and_served_afterwards() {
 }
 
 #[test]
-fn restart_lets_every_connection_through_while_generations_change() {
-    let milter = Milter::started(ADDS_A_HEADER, "max_pooled_procs = 2");
-    let address = milter.address();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let served = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut served = 0_u64;
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        let mut session = Mta::ready(&address, SOON).unwrap();
-                        serves(&mut session);
-                        session.quit().unwrap();
-                        served += 1;
-                    }
-                    served
-                })
-            })
-            .collect();
-        for _ in 0..5 {
-            milter.pmx(&["restart"]).expect(0);
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        clients
-            .into_iter()
-            .map(|client| client.join().unwrap())
-            .sum::<u64>()
-    });
-    let json = milter.wait_json("every session is over", |json| requests(json) == 0);
-    assert_eq!(count(&json["pool"]["connections"]), served, "{json:#}");
-    assert_eq!(count(&json["pool"]["messages"]), served, "{json:#}");
-    assert_eq!(count(&json["lost"]["connections"]), 0, "{json:#}");
-}
-
-#[test]
 fn killing_random_children_under_load_conserves_every_count() {
     let milter = Milter::started(ADDS_A_HEADER, "max_pooled_procs = 3\nmin_pooled_procs = 3");
     let address = milter.address();

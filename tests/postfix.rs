@@ -45,31 +45,6 @@ mod needs_postfix {
     }
 
     #[test]
-    fn restarts_under_load_refuse_and_cut_nothing() {
-        let (milter, postfix) = milter_and_postfix(None);
-        let port = postfix.port;
-        let before = milter.json()["pool"]["connections"].as_u64().unwrap();
-        let load =
-            std::thread::spawn(move || crate::support::smtp::smtp_source(port, 10, 300, 1000));
-        let mut restarts = 0;
-        while !load.is_finished() {
-            milter.pmx(&["restart"]).expect(0);
-            restarts += 1;
-        }
-        // smtp-source ends with an error at the first refusal.
-        load.join().unwrap().expect(0);
-        assert!(restarts > 0);
-        let json = milter.wait_json("every session is over", |json| {
-            json["pool"]["requests"] == 0 && json["pool"]["connections"] == before + 300
-        });
-        assert_eq!(json["verdicts"]["accept"], 300, "{json:#}");
-        assert_eq!(json["lost"]["connections"], 0, "{json:#}");
-        let log = postfix.log();
-        assert!(!log.contains("warning: milter"), "{log}");
-        assert!(!log.contains("connect to Milter service"), "{log}");
-    }
-
-    #[test]
     fn mail_that_does_not_come_by_smtp_is_filtered_too() {
         let sink = Sink::start();
         let (milter, postfix) = milter_and_postfix(Some(sink.port));

@@ -29,7 +29,6 @@ pub(super) struct Child {
     page: ControlPage,
     /// Kept for a hand-over to another master.
     _page_descriptor: OwnedFd,
-    pub(super) generation: u64,
     pub(super) ready: bool,
     pub(super) retiring: bool,
     /// It left a connection unread.
@@ -76,7 +75,7 @@ impl Ends {
 }
 
 impl Child {
-    pub(super) fn new(pid: Pid, ends: Ends, generation: u64, limits: Limits) -> Child {
+    pub(super) fn new(pid: Pid, ends: Ends, limits: Limits) -> Child {
         let now = Instant::now();
         Child {
             pid,
@@ -84,7 +83,6 @@ impl Child {
             far_end: ends.far_end,
             page: ends.page,
             _page_descriptor: ends.page_descriptor,
-            generation,
             ready: false,
             retiring: false,
             unresponsive: false,

@@ -122,7 +122,7 @@ impl Master {
 
     fn born(&mut self, slot: u32, pid: Pid, ends: Ends) {
         let limits = self.limits();
-        let child = Child::new(pid, ends, self.generation, limits);
+        let child = Child::new(pid, ends, limits);
         let token = u64::from(slot);
         if let Err(error) = self.wakes.add(
             child.control.as_fd(),

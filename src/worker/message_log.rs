@@ -16,7 +16,7 @@ pub(super) fn line(
     redact: bool,
 ) -> String {
     let mut line = String::with_capacity(160);
-    let shown = |bytes: Option<&[u8]>| bytes.map_or_else(|| "-".to_owned(), |bytes| value(bytes));
+    let shown = |bytes: Option<&[u8]>| bytes.map_or_else(|| "-".to_owned(), value);
     let address = |bytes: Option<&[u8]>| match bytes {
         Some(_) if redact => "redacted".to_owned(),
         other => shown(other),
