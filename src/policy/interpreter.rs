@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mlua::state::{GcIncParams, GcMode};
 use mlua::{Function, IntoLuaMulti, Lua, Table, Thread, Value};
 
 use super::api::milter::{VerdictValue, token};
@@ -26,6 +27,11 @@ use crate::sys::lua_guard;
 
 /// Coroutines kept for the next callbacks: as many as are likely to be suspended at once.
 const MOST_SPARE: usize = 16;
+
+/// Messages between two looks at the heap.
+const PACE_EVERY: u32 = 64;
+/// A heap below this may grow tenfold before it is collected.
+const SMALL_HEAP: usize = 2 << 20;
 
 /// What an interpreter may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +92,10 @@ pub struct Interpreter {
     wants: Rc<Wants>,
     limits: Limits,
     shared: Rc<Shared>,
+    /// Messages that ended.
+    ended: Cell<u32>,
+    /// The collector's pause in percent, as last set.
+    pause: Cell<i32>,
     lua: Lua,
 }
 
@@ -112,14 +122,18 @@ impl Interpreter {
             })?;
         let Loaded { callbacks, wants } =
             load::load(&lua, &shared, &bundle.path, &bundle.source, limits)?;
-        Ok(Interpreter {
+        let interpreter = Interpreter {
             spare: RefCell::new(Vec::new()),
             callbacks,
             wants: Rc::new(wants),
             limits: limits.clone(),
             shared,
+            ended: Cell::new(0),
+            pause: Cell::new(0),
             lua,
-        })
+        };
+        interpreter.pace();
+        Ok(interpreter)
     }
 
     /// What the policy wants of the MTA.
@@ -229,6 +243,21 @@ impl Interpreter {
     /// Forgets `ctx.message`: the message is over.
     pub fn end_message(&self, ctx: &mut Context) {
         ctx.forget_message();
+        let ended = self.ended.get().wrapping_add(1);
+        self.ended.set(ended);
+        if ended.is_multiple_of(PACE_EVERY) {
+            self.pace();
+        }
+    }
+
+    /// Lets a small heap grow by more before it is collected: a body chunk is as large as all that a policy keeps, and would start a collection by
+    /// itself. A large heap is collected as usual, so that garbage never outweighs what is kept.
+    fn pace(&self) {
+        let pause = if self.lua.used_memory() < SMALL_HEAP { 1000 } else { 200 };
+        if self.pause.replace(pause) != pause {
+            self.lua
+                .gc_set_mode(GcMode::Incremental(GcIncParams::default().pause(pause)));
+        }
     }
 
     /// Bytes that the Lua state holds now.

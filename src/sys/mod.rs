@@ -7,6 +7,7 @@ pub mod clock;
 pub mod control_page;
 pub mod lock;
 pub mod lua_guard;
+pub mod memory;
 pub mod pass_fd;
 pub mod process;
 pub mod random;

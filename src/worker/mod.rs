@@ -25,6 +25,7 @@ use crate::config::MilterConfig;
 use crate::policy::{Bundle, Lists};
 use crate::sys::control_page::ControlPage;
 use crate::sys::lock;
+use crate::sys::memory;
 use crate::sys::pass_fd;
 use crate::sys::process::{self, PidFd};
 use crate::sys::signal;
@@ -151,6 +152,7 @@ fn serve(seed: Seed) -> io::Result<()> {
         return Err(io::Error::other("its master is gone"));
     }
     process::set_name(&format!("pmx {}", seed.milter.name));
+    memory::keep_freed();
     if !lock::take(&seed.lock, seed.lock_byte)? {
         return Err(io::Error::other(
             "another process holds the lock of its slot",
