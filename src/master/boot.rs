@@ -199,6 +199,7 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         full_said: false,
         start_failure: None,
         start_status: 0,
+        accept_batch: 1,
         tcp,
         random: random::seed().unwrap_or(0x9e37_79b9_7f4a_7c15) | 1,
     })))

@@ -107,7 +107,10 @@ impl Master {
 
     /// Takes the connections that wait, as long as there is somebody for them.
     pub(super) fn accept_waiting(&mut self, now: Instant) {
-        for turn in 0..MOST_A_TURN {
+        // One that comes alone costs one call; where they come in crowds the batch doubles.
+        let batch = self.accept_batch;
+        self.accept_batch = (batch * 2).min(MOST_A_TURN);
+        for turn in 0..batch {
             let views = self.views(now);
             let should_grow = pool::should_grow(&views, &self.bounds());
             let treatment = match self.arrival(&views) {
@@ -129,7 +132,10 @@ impl Master {
                     self.give(connection, treatment, &views, now);
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return,
+                    Some(libc::EAGAIN) => {
+                        self.accept_batch = turn.max(1);
+                        return;
+                    }
                     // The peer left again, or the network had an error of its own (accept(2)): the next one.
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                         return self.resources_short(&error, now);

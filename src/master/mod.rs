@@ -112,6 +112,8 @@ struct Master {
     full_said: bool,
     start_failure: Option<String>,
     start_status: i32,
+    /// Connections to be accepted at the next turn at most.
+    accept_batch: usize,
     /// The port is TCP.
     tcp: bool,
     random: u64,

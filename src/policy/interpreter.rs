@@ -253,7 +253,11 @@ impl Interpreter {
     /// Lets a small heap grow by more before it is collected: a body chunk is as large as all that a policy keeps, and would start a collection by
     /// itself. A large heap is collected as usual, so that garbage never outweighs what is kept.
     fn pace(&self) {
-        let pause = if self.lua.used_memory() < SMALL_HEAP { 1000 } else { 200 };
+        let pause = if self.lua.used_memory() < SMALL_HEAP {
+            1000
+        } else {
+            200
+        };
         if self.pause.replace(pause) != pause {
             self.lua
                 .gc_set_mode(GcMode::Incremental(GcIncParams::default().pause(pause)));
