@@ -5,10 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod ending;
 mod intake;
 mod interpreter;
 mod ledger;
 mod message_log;
+mod output;
+mod serve;
 mod timers;
 
 use std::fs::File;
