@@ -144,6 +144,8 @@ impl Master {
         self.books.global.forks += 1;
         self.books.global.slots_in_use += 1;
         self.children[slot as usize] = Some(child);
+        // It says when it is ready, perhaps before the next turn looks ahead.
+        self.await_wakes(true);
         log::debug!("child {pid} forked into slot {slot}");
     }
 

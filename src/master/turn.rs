@@ -365,7 +365,7 @@ impl Master {
         }
     }
 
-    fn await_wakes(&mut self, wanted: bool) {
+    pub(super) fn await_wakes(&mut self, wanted: bool) {
         if wanted != self.wakes_awaited {
             let flags = if wanted {
                 EpollFlags::EPOLLIN
