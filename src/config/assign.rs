@@ -38,6 +38,8 @@ pub(super) fn assign(
         Field::Flag(field) => {
             *field(milter) = match raw {
                 Raw::Flag(flag) => *flag,
+                Raw::Text(word) if word == "on" => true,
+                Raw::Text(word) if word == "off" => false,
                 other => return Err(takes(key, other, "without quotes")),
             }
         }

@@ -165,7 +165,7 @@ pub const KEYS: &[Key] = &[
     key("status_mode", Both, Value("0640"), F::Mode(|m| &mut m.status_mode), "mode of the scoreboard and the other files in run_dir"),
     key("status_group", Both, Described("the group of user"), F::Account(|m| &mut m.status_group), "group of these files"),
     key("redact", Both, Value("false"), F::Flag(|m| &mut m.redact), "hide addresses in the scoreboard"),
-    key("sandbox", Both, Value("true"), F::Flag(|m| &mut m.sandbox), "confine the children"),
+    key("sandbox", Both, Value("true"), F::Flag(|m| &mut m.sandbox), "confine the children; \"on\" and \"off\" are taken too"),
     key("mta_timeouts", Both, Value("10s,300s"), F::MtaTimeouts, "how long the MTA waits for a command's answer and during the content"),
     key("concurrency_limit", Both, Described("what the pool can carry; without a pool no limit"), F::ConcurrencyLimit { least: 1, most: 10_000_000 }, "connections of the milter at once"),
     key("concurrency_limit_action", Both, Value("wait"), F::Action(|m| &mut m.concurrency_limit_action), "what becomes of a connection beyond concurrency_limit"),

@@ -21,7 +21,7 @@ use crate::config::{LogTo, MilterConfig, Port};
 use crate::policy::Limits;
 use crate::run_dir::{self, Paths};
 use crate::sys::user::{self, Account};
-use crate::sys::{lock, process, random, signal};
+use crate::sys::{capability, lock, process, random, signal};
 
 /// Exit statuses of a start (LSB).
 mod status {
@@ -101,6 +101,9 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
     process::set_umask(milter.umask);
     process::set_name(&format!("pmx-m {name}"));
     let descriptors = process::raise_descriptor_limit();
+    // After the limit was raised, which may need one that goes.
+    capability::keep_what_a_master_needs()
+        .map_err(|error| system(&fail("cannot give up capabilities".to_owned()), &error))?;
     run_dir::prepare(&run_dir)
         .map_err(|error| refuse(status::PERMISSION, fail(error.to_string())))?;
     let paths = Paths::new(&run_dir, &name);

@@ -3,6 +3,7 @@
 //! Safe types in and out; one system call a block; errno becomes `io::Result` at once. `lua_guard` is the one exception: what only Lua's C API can do.
 
 pub mod calendar;
+pub mod capability;
 pub mod clock;
 pub mod control_page;
 pub mod lock;
@@ -11,6 +12,7 @@ pub mod memory;
 pub mod pass_fd;
 pub mod process;
 pub mod random;
+pub mod sandbox;
 pub mod signal;
 pub mod socket;
 pub mod user;

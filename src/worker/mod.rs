@@ -31,6 +31,7 @@ use crate::sys::lock;
 use crate::sys::memory;
 use crate::sys::pass_fd;
 use crate::sys::process::{self, PidFd};
+use crate::sys::sandbox;
 use crate::sys::signal;
 use crate::sys::user::{Account, become_account, effective_uid};
 
@@ -178,6 +179,13 @@ fn serve(seed: Seed) -> io::Result<()> {
             io::ErrorKind::PermissionDenied,
             "a policy never runs as root",
         ));
+    }
+    if seed.milter.sandbox
+        && let Err(error) = sandbox::enter()
+    {
+        log::warn!(
+            "a child runs without its sandbox: {error}; sandbox = false says that this is meant"
+        );
     }
     let lists = Lists::new(&seed.bundle);
     let intake = Arc::new(Intake::new(
