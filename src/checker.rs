@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::policy::{self, Bundle, Limits, PolicyError};
 use crate::sys::process::{self, Ended, Forked, PidFd};
+use crate::sys::sandbox;
 use crate::sys::signal;
 use crate::sys::user::{Account, become_account};
 
@@ -142,6 +143,8 @@ fn prepare(account: Option<&Account>) -> io::Result<()> {
     if let Some(account) = account {
         become_account(account)?;
     }
+    // Best effort: a kernel without seccomp runs the top level all the same, as it will run the callbacks.
+    let _ = sandbox::enter();
     if crate::sys::user::effective_uid() == 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,

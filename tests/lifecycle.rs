@@ -446,3 +446,33 @@ fn a_session_that_ends_in_the_middle_of_a_packet_harms_nobody() {
     assert_eq!(json["pool"]["connections"], 5, "{json:#}");
     assert_eq!(json["deaths"].as_array().unwrap().len(), 0, "{json:#}");
 }
+
+mod needs_root {
+    use super::*;
+
+    fn kernel_says(pid: i32, field: &str) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        line.unwrap().trim_start_matches(':').trim().to_owned()
+    }
+
+    #[test]
+    fn children_are_unprivileged_and_confined_and_the_master_keeps_seven_capabilities() {
+        let milter = Milter::started(ADDS_A_HEADER, "");
+        let master = milter.master();
+        assert_eq!(
+            kernel_says(master, "Uid"),
+            "0\t0\t0\t0",
+            "this test needs root: run tests/run, or leave it out with -- --skip needs_root::"
+        );
+        assert_eq!(kernel_says(master, "CapEff"), "00000000000004eb");
+        let children = milter.children();
+        assert!(!children.is_empty());
+        for child in children {
+            assert!(!kernel_says(child, "Uid").contains("0\t0"), "uid");
+            assert_eq!(kernel_says(child, "CapPrm"), "0000000000000000");
+            assert_eq!(kernel_says(child, "NoNewPrivs"), "1");
+            assert_eq!(kernel_says(child, "Seccomp"), "2");
+        }
+    }
+}
