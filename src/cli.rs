@@ -17,6 +17,7 @@ use crate::control::{
     self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, help, restart, run,
     start, stop,
 };
+use crate::sys::process;
 
 /// Starts, stops, restarts and shows the mail filters (milters) of Postfix and Sendmail
 #[derive(Debug, Parser)]
@@ -242,6 +243,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// The program `pmx-milter`; `main` hands over the entry of masters.
 pub fn pmx_milter(master: MasterMain) -> ExitCode {
+    process::close_inherited();
     let (args, signal) = match arguments() {
         Ok(both) => both,
         Err(exit) => return exit,
@@ -270,6 +272,7 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
 
 /// The program `pmx-init`.
 pub fn pmx_init(master: MasterMain) -> ExitCode {
+    process::close_inherited();
     let (args, signal) = match arguments() {
         Ok(both) => both,
         Err(exit) => return exit,

@@ -96,6 +96,12 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
             fail("log_to = \"stderr\" goes with \"pmx-milter run\" only; choose journal, syslog or file:PATH".to_owned()),
         ));
     }
+    if !foreground {
+        // A Ctrl-C or hang-up of the terminal that started us is not for us, and no mount is kept busy.
+        process::new_session()
+            .map_err(|error| system("cannot leave the terminal's session", &error))?;
+        std::env::set_current_dir("/").map_err(|error| system("cannot change to /", &error))?;
+    }
     let signals = signal::descriptor(&signal::MASTER)
         .map_err(|error| system("cannot block signals", &error))?;
     process::set_umask(milter.umask);
@@ -150,10 +156,6 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         epoll.add(
             &signals,
             EpollEvent::new(EpollFlags::EPOLLIN, turn::SIGNALS),
-        )?;
-        epoll.add(
-            listener.socket(),
-            EpollEvent::new(EpollFlags::empty(), turn::LISTENER),
         )?;
         epoll.add(&wakes.0, EpollEvent::new(EpollFlags::empty(), turn::WAKES))?;
         Ok((epoll, wakes))

@@ -206,11 +206,26 @@ impl Child {
 
     /// Gives an order; one that does not go through now is given again at the next turn.
     pub(super) fn order(&mut self, what: u8) {
-        self.due = match pass_fd::send(&self.control, &[what], None) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(what),
-            // A child that is gone needs no order.
-            _ => None,
+        // A child that is gone needs no order.
+        if let Err(error) = pass_fd::send(&self.control, &[what], None)
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            self.owe(what);
+        }
+    }
+
+    /// Remembers an order for later; abort includes retire, and either is more than a reopened log.
+    fn owe(&mut self, what: u8) {
+        let rank = |what: u8| match what {
+            order::ABORT => 2,
+            order::RETIRE => 1,
+            _ => 0,
         };
+        self.due = self
+            .due
+            .into_iter()
+            .chain([what])
+            .max_by_key(|what| rank(*what));
     }
 
     /// Gives the order that did not go through.
@@ -268,8 +283,8 @@ impl Child {
             }
         }
         // A living child must still hear of these.
-        if let Some(what) = orders.last() {
-            self.due = Some(*what);
+        for what in orders {
+            self.owe(what);
         }
         back
     }

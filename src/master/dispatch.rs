@@ -130,6 +130,10 @@ impl Master {
                     self.books.global.accepted += 1;
                     self.grow |= should_grow;
                     self.give(connection, treatment, &views, now);
+                    if self.milter.pooled_proc_connect_limit != 0 {
+                        // Before it gets one more than its limit.
+                        self.retire_what_is_due(now);
+                    }
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => {

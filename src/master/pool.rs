@@ -133,15 +133,12 @@ fn reached(child: &ChildView) -> Option<RetireReason> {
     }
 }
 
-/// May this child take a connection?
+/// May this child take a connection? One at its limit that cannot retire yet goes on: better old than nobody.
 pub(super) fn has_room(child: &ChildView, capacity: Option<u64>) -> bool {
     child.ready
         && !child.retiring
         && !child.unresponsive
         && capacity.is_none_or(|capacity| child.requests < capacity)
-        && (child.limits.connections == 0
-            || child.connections < child.limits.connections
-            || reached(child).is_none())
 }
 
 /// Who takes the next connection: the lowest idle child, else the emptier of two at random. A child that lies about its load gains

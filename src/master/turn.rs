@@ -277,16 +277,7 @@ impl Master {
 
     /// After the events of a turn: what the pool needs, what is awaited next, and what the board shall say.
     fn look_ahead(&mut self, now: Instant) {
-        if let Phase::Running = self.phase {
-            let views = self.views(now);
-            for action in pool::maintain(&views, &self.bounds()) {
-                match action {
-                    Action::Retire(slot, reason) => self.retire(slot, reason),
-                    // Forked at the beginning of the next turn.
-                    Action::Fork => {}
-                }
-            }
-        }
+        self.retire_what_is_due(now);
         let views = self.views(now);
         let arrival = self.arrival(&views);
         let why = match arrival {
@@ -314,6 +305,21 @@ impl Master {
         let requests: u64 = views.iter().map(|child| child.requests).sum();
         global.peak_requests = global.peak_requests.max(requests);
         self.books.publish_global();
+    }
+
+    /// Retires the children that have reached a limit or are idle for too long.
+    pub(super) fn retire_what_is_due(&mut self, now: Instant) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let views = self.views(now);
+        for action in pool::maintain(&views, &self.bounds()) {
+            match action {
+                Action::Retire(slot, reason) => self.retire(slot, reason),
+                // Forked at the beginning of the next turn.
+                Action::Fork => {}
+            }
+        }
     }
 
     fn account_for_capacity(&mut self, why: NotAccepting, views: &[pool::ChildView]) {
@@ -350,15 +356,16 @@ impl Master {
             return;
         };
         if wanted != self.listener_awaited {
-            let flags = if wanted {
-                EpollFlags::EPOLLIN
+            // Taken out altogether: a socket that does not listen yet hangs up all the time.
+            let changed = if wanted {
+                self.epoll.add(
+                    listener.socket(),
+                    EpollEvent::new(EpollFlags::EPOLLIN, LISTENER),
+                )
             } else {
-                EpollFlags::empty()
+                self.epoll.delete(listener.socket())
             };
-            match self
-                .epoll
-                .modify(listener.socket(), &mut EpollEvent::new(flags, LISTENER))
-            {
+            match changed {
                 Ok(()) => self.listener_awaited = wanted,
                 Err(error) => log::error!("the listener cannot be watched: {error}"),
             }
