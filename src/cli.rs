@@ -17,7 +17,6 @@ use crate::control::{
     self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, help, restart, run,
     start, stop,
 };
-use crate::sys::process;
 
 /// Starts, stops, restarts and shows the mail filters (milters) of Postfix and Sendmail
 #[derive(Debug, Parser)]
@@ -243,7 +242,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// The program `pmx-milter`; `main` hands over the entry of masters.
 pub fn pmx_milter(master: MasterMain) -> ExitCode {
-    process::close_inherited();
+    control::close_inherited();
     let (args, signal) = match arguments() {
         Ok(both) => both,
         Err(exit) => return exit,
@@ -272,7 +271,8 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
 
 /// The program `pmx-init`.
 pub fn pmx_init(master: MasterMain) -> ExitCode {
-    process::close_inherited();
+    control::close_inherited();
+    control::close_inherited();
     let (args, signal) = match arguments() {
         Ok(both) => both,
         Err(exit) => return exit,
