@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
 
+use crate::histogram::PhaseHistograms;
 use crate::latch::{self, Place, Sound, Source, Span, TRIES};
-use crate::layout::{DEATHS, DEATHS_OFFSET, GLOBAL, Geometry, LINE};
-use crate::records::{ChildRecord, DEATH_WORDS, Death, GlobalRecord};
+use crate::layout::{DEATH_RING, GLOBAL, Geometry};
+use crate::records::{ChildRecord, Death, GlobalRecord};
+use crate::ring;
 use crate::snapshot::Slot;
 use crate::sync::{Ordering, Pause, fence};
 
@@ -42,6 +44,15 @@ impl Cut {
     }
 }
 
+/// How much to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The records.
+    Records,
+    /// The histograms of the phases as well.
+    Histograms,
+}
+
 /// A copy of the board.
 #[derive(Debug)]
 pub(crate) struct Collected {
@@ -55,7 +66,11 @@ pub(crate) struct Collected {
 }
 
 /// Copies the board.
-pub(crate) fn collect<S: Source>(source: &S, geometry: &Geometry) -> Result<Collected, S::Error> {
+pub(crate) fn collect<S: Source>(
+    source: &S,
+    geometry: &Geometry,
+    detail: Detail,
+) -> Result<Collected, S::Error> {
     let mut global = GlobalRecord::zeroed();
     let reading = latch::read::<Sound, S>(source, &GLOBAL, words_mut(&mut global), TRIES)?;
     let mut state = Collected {
@@ -66,7 +81,7 @@ pub(crate) fn collect<S: Source>(source: &S, geometry: &Geometry) -> Result<Coll
         cut: Cut::PerSlot,
         retries: reading.retries,
     };
-    let mut pass = Pass::default();
+    let mut pass = Pass::new(detail);
     let begun = Instant::now();
     for number in 1..=PASSES {
         let used = used_slots(&state.global, geometry);
@@ -87,7 +102,7 @@ pub(crate) fn collect<S: Source>(source: &S, geometry: &Geometry) -> Result<Coll
     for slot in &mut state.slots {
         slot.settle();
     }
-    state.deaths = deaths(source)?;
+    state.deaths = ring::collect(source, &DEATH_RING)?;
     Ok(state)
 }
 
@@ -115,14 +130,23 @@ type Versions = [u64; 2];
 /// Where a slot's two records stand: master's, child's.
 type Places = [Place; 2];
 
-#[derive(Default)]
 struct Pass {
+    detail: Detail,
     places: Vec<Places>,
     before: Vec<Versions>,
     after: Vec<Versions>,
 }
 
 impl Pass {
+    fn new(detail: Detail) -> Pass {
+        Pass {
+            detail,
+            places: Vec::new(),
+            before: Vec::new(),
+            after: Vec::new(),
+        }
+    }
+
     /// One pass over the global record and the first `used` slots; says how many records changed meanwhile.
     fn whole<S: Source>(
         &mut self,
@@ -147,6 +171,7 @@ impl Pass {
             &self.places,
             &self.before,
             &mut state.slots,
+            self.detail,
         )?;
         // Acquire: pairs with the writer's fence in `latch::publish`.
         fence(Ordering::Acquire);
@@ -185,7 +210,7 @@ impl Pass {
         for slot in state.slots.iter_mut().filter(|slot| !slot.consistent) {
             let pause = Pause::new();
             for _ in 0..TRIES {
-                one(source, geometry, slot)?;
+                one(source, geometry, slot, self.detail)?;
                 if slot.consistent {
                     break;
                 }
@@ -198,7 +223,12 @@ impl Pass {
 }
 
 /// Both records of one slot, and whether neither changed meanwhile: then requests in progress are exact for that instant.
-fn one<S: Source>(source: &S, geometry: &Geometry, slot: &mut Slot) -> Result<(), S::Error> {
+fn one<S: Source>(
+    source: &S,
+    geometry: &Geometry,
+    slot: &mut Slot,
+    detail: Detail,
+) -> Result<(), S::Error> {
     let (Some(master), Some(child)) = (geometry.master(slot.index), geometry.child(slot.index))
     else {
         return Ok(());
@@ -214,6 +244,7 @@ fn one<S: Source>(source: &S, geometry: &Geometry, slot: &mut Slot) -> Result<()
         &places,
         &before,
         std::slice::from_mut(slot),
+        detail,
     )?;
     fence(Ordering::Acquire);
     versions(source, &places, &mut after)?;
@@ -251,6 +282,7 @@ fn records<S: Source>(
     places: &[Places],
     versions: &[Versions],
     to: &mut [Slot],
+    detail: Detail,
 ) -> Result<(), S::Error> {
     let at = |which: usize| {
         places
@@ -279,34 +311,42 @@ fn records<S: Source>(
             out: known(&mut slot.master, geometry.master_words()),
         })
         .collect();
-    source.copy_many(&mut spans)
+    source.copy_many(&mut spans)?;
+    match detail {
+        Detail::Records => Ok(()),
+        Detail::Histograms => histograms(source, geometry, to),
+    }
 }
 
-/// The deaths in the ring, the latest first. An entry that is being written is left out.
-fn deaths<S: Source>(source: &S) -> Result<Vec<Death>, S::Error> {
-    const RING: usize = DEATHS * DEATH_WORDS;
-    let first = (DEATHS_OFFSET + LINE) / 8;
-    let (mut before, mut ring, mut after) = ([0; RING], [0; RING], [0; RING]);
-    source.copy(first, &mut before)?;
-    // Acquire, twice: pairs with the releases of `Board::append_death`.
-    fence(Ordering::Acquire);
-    source.copy(first, &mut ring)?;
-    fence(Ordering::Acquire);
-    source.copy(first, &mut after)?;
-    let mut deaths: Vec<Death> = Vec::new();
-    for index in 0..DEATHS {
-        let start = index * DEATH_WORDS;
-        let mut death = Death::zeroed();
-        words_mut(&mut death).copy_from_slice(&ring[start..start + DEATH_WORDS]);
-        let whole = before[start] == death.number && after[start] == death.number;
-        let belongs = death
-            .number
-            .checked_sub(1)
-            .is_some_and(|number| number % DEATHS as u64 == index as u64);
-        if whole && belongs {
-            deaths.push(death);
+/// The histograms of slots whose records have just been copied, and are proven by the same versions: those of earlier processes from the
+/// copy that the master's record names, those of the process in the slot if its record counts.
+fn histograms<S: Source>(source: &S, geometry: &Geometry, to: &mut [Slot]) -> Result<(), S::Error> {
+    let mut rows: Vec<PhaseHistograms> = vec![PhaseHistograms::default(); to.len()];
+    let mut sum: Vec<PhaseHistograms> = rows.clone();
+    for earlier in [true, false] {
+        let mut spans = Vec::with_capacity(to.len());
+        for (slot, row) in to.iter().zip(&mut rows) {
+            let word = if earlier {
+                geometry.master_histograms(slot.index, slot.master.histogram_copy)
+            } else {
+                geometry.child_histograms(slot.index)
+            };
+            let Some(word) = word else {
+                return Ok(());
+            };
+            let out = row.words_mut();
+            spans.push(Span { word, out });
+        }
+        // Of the two copies of a slot either may count, so that the places are in order slot by slot all the same.
+        source.copy_many(&mut spans)?;
+        for ((slot, row), sum) in to.iter().zip(&rows).zip(&mut sum) {
+            if earlier || slot.child_counts() {
+                *sum = sum.plus(row);
+            }
         }
     }
-    deaths.sort_by_key(|death| std::cmp::Reverse(death.number));
-    Ok(deaths)
+    for (slot, sum) in to.iter_mut().zip(sum) {
+        slot.histograms = Some(Box::new(sum));
+    }
+    Ok(())
 }

@@ -5,6 +5,10 @@
 
 use std::mem::offset_of;
 
+#[cfg(test)]
+use crate::histogram::PHASE_WORDS;
+use crate::histogram::{self, PHASE_BUCKETS};
+use crate::history::{Event, EventKind, Second};
 use crate::layout::Header;
 use crate::records::{
     ChildRecord, Counters, Death, GlobalRecord, MasterRecord, MilterState, NotAccepting, Phase,
@@ -64,6 +68,7 @@ values! {
     verdicts of Verdict
     session_verdicts of SessionVerdict
     phases of Phase
+    event_kinds of EventKind
 }
 
 /// The names alone: labels of an array with a word for each value.
@@ -91,8 +96,16 @@ fn yes_no() -> Vec<(u64, &'static str)> {
 
 /// Upper bounds of the buckets in seconds, as Prometheus writes them: 64 microseconds × 2^n.
 fn bucket_bounds() -> Vec<String> {
-    (0..31)
-        .map(|n| format!("{}", 64e-6 * f64::from(1_u32 << n)))
+    histogram::message_bounds_ns()
+        .map(|ns| format!("{}", ns as f64 / 1e9))
+        .chain(std::iter::once("+Inf".to_owned()))
+        .collect()
+}
+
+/// Upper bounds of the words of `busy_ns`.
+fn busy_bounds() -> Vec<String> {
+    std::iter::once("0".to_owned())
+        .chain((0..10).map(|n| (1_u64 << n).to_string()))
         .chain(std::iter::once("+Inf".to_owned()))
         .collect()
 }
@@ -124,6 +137,16 @@ rows! { HEADER of Header {
     created_boot_ns: Plain, "ns"; "CLOCK_BOOTTIME of the same instant"
     previous_instance: Plain, ""; "instance that this one follows; 0 when none"
     ready: Plain, ""; "1, stored after everything else"
+    seconds_off: Plain, "bytes"; "offset of the ring of seconds; 0 when there is none (1.0)"
+    seconds_stride: Plain, "bytes"; "from one second to the next"
+    seconds_count: Plain, ""; "seconds that are kept"
+    events_off: Plain, "bytes"; "offset of the ring of events; 0 when there is none (1.0)"
+    events_stride: Plain, "bytes"; "from one event to the next"
+    events_count: Plain, ""; "events that are kept"
+    m_hist_off: Plain, "bytes"; "from a master record to the two copies of its histograms; 0 when there are none (1.0)"
+    c_hist_off: Plain, "bytes"; "from a child page to its histograms; 0 when there are none (1.0)"
+    hist_phases: Plain, ""; "phases with a histogram"
+    hist_buckets: Plain, ""; "buckets of each"
 } }
 
 rows! { GLOBAL of GlobalRecord {
@@ -167,6 +190,9 @@ rows! { GLOBAL of GlobalRecord {
     version: Text, ""; "version of the program"
     trouble: Text, ""; "the last thing that went wrong"
     trouble_at_ns: Plain, "ns"; "CLOCK_BOOTTIME of that"
+    busy_ns: Counter, "ns", labels busy_bounds; "time with so many slots busy, at most the label and more than the one before"
+    backlog: Gauge, "connections"; "in the kernel's queue of the port, sampled; 2^64 - 1 when it does not tell"
+    redacted: Enum(yes_no), ""; "whether addresses are hidden"
 } }
 
 rows! { MASTER of MasterRecord {
@@ -191,6 +217,8 @@ rows! { MASTER of MasterRecord {
     generation: Gauge, ""; "generation of configuration and policy that it runs"
     peak_requests: Gauge, "connections"; "most that the process carried at once"
     base: Counter, ""; "what earlier processes counted"
+    histogram_copy: Plain, ""; "its lowest bit: which copy of the earlier processes' histograms counts"
+    late_answers: Counter, "answers"; "of earlier processes, after the MTA had given up"
 } }
 
 rows! { CHILD of ChildRecord {
@@ -206,6 +234,8 @@ rows! { CHILD of ChildRecord {
     published_ns: Plain, "ns"; "CLOCK_BOOTTIME of this publication"
     queue_id: Text, ""; "queue id of the work in hand"
     doing: Text, ""; "what it is about, for people"
+    late_answers: Counter, "answers"; "after the MTA had given up"
+    suspended: Gauge, "callbacks"; "that wait"
 } }
 
 rows! { COUNTERS of Counters {
@@ -234,6 +264,48 @@ rows! { DEATH of Death {
     queue_id: Text, ""; "queue id of the work in hand"
 } }
 
+rows! { SECOND of Second {
+    number: Plain, ""; "number of the entry, from 1; 0 while it is written"
+    at_ns: Plain, "ns"; "CLOCK_BOOTTIME"
+    busy: Gauge, "slots"; "with a connection in progress"
+    slots_in_use: Gauge, "slots"; "with a process"
+    requests: Gauge, "connections"; "in progress"
+    waiting: Gauge, "connections"; "in the master's hands or waiting for an interpreter"
+    backlog: Gauge, "connections"; "in the kernel's queue of the port; 2^64 - 1 when it does not tell"
+    accepted: Counter, "connections"; "accepted"
+    verdicts: Counter, "messages", labels || names(&verdicts()); "processed, by verdict"
+    aborted: Counter, "messages"; "ended without a final reply"
+    lost_connections: Counter, "connections"; "cut by deaths"
+} }
+
+rows! { EVENT of Event {
+    number: Plain, ""; "number of the entry, from 1; 0 while it is written"
+    at_ns: Plain, "ns"; "CLOCK_BOOTTIME"
+    kind: Enum(event_kinds), ""; "what happened"
+    slot: Plain, ""; "slot, or 2^64 - 1 when it is about the milter"
+    pid: Plain, ""; "pid, or 0"
+    value: Plain, ""; "start, restart: generation; stop: signal; fork: processes of the slot; retire: retire_reason; death: as end of a death; full: not_accepting; room: ns it lasted; backoff: ns it will; abort: connections in progress"
+} }
+
+/// A histogram for each phase, one after the other.
+fn phase_histograms() -> Vec<Field> {
+    let rows = phases().into_iter().skip(1).enumerate();
+    rows.map(|(row, (_, phase))| Field {
+        area: Area::Histograms,
+        name: phase.to_owned(),
+        word: row * PHASE_BUCKETS,
+        words: PHASE_BUCKETS,
+        kind: Kind::Counter,
+        unit: "answers",
+        labels: histogram::phase_bounds_ns()
+            .map(|ns| format!("{}", ns as f64 / 1e9))
+            .chain(std::iter::once("+Inf".to_owned()))
+            .collect(),
+        help: "by duration: upper bounds in seconds",
+    })
+    .collect()
+}
+
 /// The fields of a record, in order; the counters that stand in it are told one by one.
 pub(crate) fn of(area: Area) -> Vec<Field> {
     let rows = match area {
@@ -242,6 +314,9 @@ pub(crate) fn of(area: Area) -> Vec<Field> {
         Area::Master => MASTER,
         Area::Child => CHILD,
         Area::Death => DEATH,
+        Area::Second => SECOND,
+        Area::Event => EVENT,
+        Area::Histograms => return phase_histograms(),
     };
     let mut fields = Vec::new();
     for row in rows {
@@ -278,5 +353,8 @@ pub(crate) fn reserved(area: Area) -> usize {
         Area::Master => offset_of!(MasterRecord, reserved) / 8,
         Area::Child => offset_of!(ChildRecord, reserved) / 8,
         Area::Death => size_of::<Death>() / 8,
+        Area::Second => size_of::<Second>() / 8,
+        Area::Event => offset_of!(Event, reserved) / 8,
+        Area::Histograms => PHASE_WORDS,
     }
 }

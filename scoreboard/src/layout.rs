@@ -1,4 +1,4 @@
-//! Where everything stands in the file: ABI 1.0. `FORMAT.md` tells it to people, `schema` to programs; this is the truth.
+//! Where everything stands in the file: ABI 1.1. `FORMAT.md` tells it to people, `schema` to programs; this is the truth.
 //!
 //! Offsets of slots come from the header and are checked once, against the true size of the file; nothing a child writes is ever an
 //! offset or an index. A record grows at its end (minor version); anything else is another major version.
@@ -8,15 +8,18 @@ use std::mem::offset_of;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::histogram::{PHASE_BUCKETS, PHASE_WORDS, PHASES};
+use crate::history::{EVENT_WORDS, EVENTS, SECOND_WORDS, SECONDS};
 use crate::latch::Place;
 use crate::records::{DEATH_WORDS, GLOBAL_WORDS, SLOT_WORDS};
+use crate::ring::Ring;
 
 /// The first eight bytes of a board: the last four betray a transfer as text.
 pub const MAGIC: [u8; 8] = *b"\x89PMXSB\r\n";
 /// Readers refuse another one.
 pub const MAJOR: u32 = 1;
 /// Grows when words are added; readers ignore what they do not know.
-pub const MINOR: u32 = 0;
+pub const MINOR: u32 = 1;
 /// The value of the endian word as its writer sees it.
 pub const ENDIAN: u64 = 0x0102_0304_0506_0708;
 /// Value of the ready word.
@@ -39,7 +42,11 @@ pub const CHILD_SECOND: usize = 2112;
 /// Most bytes of a child's record.
 pub const CHILD_ROOM: usize = 1920;
 /// Bytes between two slots in the master's area.
-pub const MASTER_STRIDE: usize = LINE + 2 * SLOT_WORDS * 8;
+pub const MASTER_STRIDE: usize = LINE + 2 * SLOT_WORDS * 8 + 2 * PHASE_WORDS * 8;
+/// Byte offset of the two copies of the earlier processes' histograms in it.
+pub const MASTER_HISTOGRAMS: usize = LINE + 2 * SLOT_WORDS * 8;
+/// Byte offset of the histograms in a child's page: before the second copy, which leaves the records room to grow.
+pub const CHILD_HISTOGRAMS: usize = CHILD_SECOND - PHASE_WORDS * 8;
 /// Most slots that a reader believes in.
 pub const MAX_SLOTS: u64 = 65_536;
 
@@ -104,8 +111,28 @@ pub struct Header {
     pub previous_instance: [u64; 2],
     /// [`READY`], stored after everything else.
     pub ready: u64,
+    /// Byte offset of the ring of seconds; 0 when there is none.
+    pub seconds_off: u64,
+    /// Bytes from one second to the next.
+    pub seconds_stride: u64,
+    /// Seconds that are kept.
+    pub seconds_count: u64,
+    /// Byte offset of the ring of events; 0 when there is none.
+    pub events_off: u64,
+    /// Bytes from one event to the next.
+    pub events_stride: u64,
+    /// Events that are kept.
+    pub events_count: u64,
+    /// Bytes from a master's record to its two copies of histograms; 0 when there are none.
+    pub m_hist_off: u64,
+    /// Bytes from a child's page to its histograms; 0 when there are none.
+    pub c_hist_off: u64,
+    /// Phases with a histogram.
+    pub hist_phases: u64,
+    /// Buckets of each.
+    pub hist_buckets: u64,
     /// For later words.
-    pub reserved: [u64; 37],
+    pub reserved: [u64; 27],
 }
 
 /// Index of the ready word.
@@ -154,14 +181,44 @@ pub struct Geometry {
     child_words: usize,
     schema_off: usize,
     schema_len: usize,
+    seconds: Option<Ring>,
+    events: Option<Ring>,
+    histograms: Option<Histograms>,
 }
+
+/// Byte offsets of the phases' histograms, from the beginning of a master's record and of a child's page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Histograms {
+    master: usize,
+    child: usize,
+}
+
+/// The ring of deaths, where every version has it.
+pub const DEATH_RING: Ring = Ring {
+    offset: DEATHS_OFFSET,
+    stride: DEATH_WORDS * 8,
+    entries: DEATHS,
+};
+
+/// Most bytes of a ring that a reader believes in.
+const RING_MOST: u64 = 16 << 20;
 
 impl Geometry {
     /// The geometry of a new board.
     pub(crate) fn plan(slots: u32, page: usize, schema_len: usize) -> Option<Geometry> {
         let round = |bytes: usize| bytes.checked_next_multiple_of(page);
         let count = usize::try_from(slots).ok()?;
-        let master_off = round(SCHEMA_OFFSET.checked_add(schema_len)?)?;
+        let seconds = Ring {
+            offset: round(SCHEMA_OFFSET.checked_add(schema_len)?)?,
+            stride: SECOND_WORDS * 8,
+            entries: SECONDS,
+        };
+        let events = Ring {
+            offset: seconds.offset.checked_add(seconds.bytes())?,
+            stride: EVENT_WORDS * 8,
+            entries: EVENTS,
+        };
+        let master_off = round(events.offset.checked_add(events.bytes())?)?;
         let child_off = round(master_off.checked_add(count.checked_mul(MASTER_STRIDE)?)?)?;
         let size = child_off.checked_add(count.checked_mul(page)?)?;
         Some(Geometry {
@@ -175,6 +232,12 @@ impl Geometry {
             child_words: SLOT_WORDS,
             schema_off: SCHEMA_OFFSET,
             schema_len,
+            seconds: Some(seconds),
+            events: Some(events),
+            histograms: Some(Histograms {
+                master: MASTER_HISTOGRAMS,
+                child: CHILD_HISTOGRAMS,
+            }),
         })
     }
 
@@ -222,6 +285,21 @@ impl Geometry {
         {
             return Err("area of the schema");
         }
+        let seconds = ring(
+            header.seconds_off,
+            header.seconds_stride,
+            header.seconds_count,
+            header.file_size,
+        )
+        .ok_or("ring of seconds")?;
+        let events = ring(
+            header.events_off,
+            header.events_stride,
+            header.events_count,
+            header.file_size,
+        )
+        .ok_or("ring of events")?;
+        let histograms = histograms(header).ok_or("area of the histograms")?;
         let aligned = || {
             Some(Geometry {
                 slots: u32::try_from(header.nslots).ok()?,
@@ -234,6 +312,9 @@ impl Geometry {
                 child_words: words(header.c_copy_len)? / 8,
                 schema_off: usize::try_from(header.schema_off).ok()?,
                 schema_len: usize::try_from(header.schema_len).ok()?,
+                seconds,
+                events,
+                histograms,
             })
         };
         aligned().ok_or("alignment of an area")
@@ -253,6 +334,22 @@ impl Geometry {
         header.nslots = u64::from(self.slots);
         header.schema_off = self.schema_off as u64;
         header.schema_len = self.schema_len as u64;
+        if let Some(ring) = self.seconds {
+            header.seconds_off = ring.offset as u64;
+            header.seconds_stride = ring.stride as u64;
+            header.seconds_count = ring.entries as u64;
+        }
+        if let Some(ring) = self.events {
+            header.events_off = ring.offset as u64;
+            header.events_stride = ring.stride as u64;
+            header.events_count = ring.entries as u64;
+        }
+        if let Some(histograms) = self.histograms {
+            header.m_hist_off = histograms.master as u64;
+            header.c_hist_off = histograms.child as u64;
+            header.hist_phases = PHASES as u64;
+            header.hist_buckets = PHASE_BUCKETS as u64;
+        }
     }
 
     /// Slots that the file has room for.
@@ -309,6 +406,29 @@ impl Geometry {
         (self.schema_off, self.schema_len)
     }
 
+    /// The ring of seconds; `None` in a file of version 1.0.
+    pub fn seconds(&self) -> Option<Ring> {
+        self.seconds
+    }
+
+    /// The ring of events; `None` in a file of version 1.0.
+    pub fn events(&self) -> Option<Ring> {
+        self.events
+    }
+
+    /// The first word of a copy of the earlier processes' histograms of a slot; of `copy` the lowest bit counts. `None` beyond the last
+    /// slot, or in a file of version 1.0.
+    pub fn master_histograms(&self, slot: u32, copy: u64) -> Option<usize> {
+        let start = self.start(slot, self.master_off, self.master_stride)?;
+        let copy = if copy & 1 == 1 { PHASE_WORDS * 8 } else { 0 };
+        Some((start + self.histograms?.master + copy) / 8)
+    }
+
+    /// The first word of the histograms in a child's page; `None` beyond the last slot, or in a file of version 1.0.
+    pub fn child_histograms(&self, slot: u32) -> Option<usize> {
+        Some((self.child_page(slot)? + self.histograms?.child) / 8)
+    }
+
     fn start(&self, slot: u32, off: usize, stride: usize) -> Option<usize> {
         if slot >= self.slots {
             return None;
@@ -318,6 +438,49 @@ impl Geometry {
             .checked_mul(stride)?
             .checked_add(off)
     }
+}
+
+/// A ring that a header tells: `Some(None)` when it tells none, `None` when it cannot be.
+fn ring(offset: u64, stride: u64, count: u64, file_size: u64) -> Option<Option<Ring>> {
+    if offset == 0 {
+        return Some(None);
+    }
+    let bytes = stride.checked_mul(count)?;
+    let end = bytes.checked_add(LINE as u64)?.checked_add(offset)?;
+    let whole = offset.is_multiple_of(8) && stride.is_multiple_of(8);
+    if count == 0 || stride == 0 || !whole || bytes > RING_MOST || end > file_size {
+        return None;
+    }
+    Some(Some(Ring {
+        offset: usize::try_from(offset).ok()?,
+        stride: usize::try_from(stride).ok()?,
+        entries: usize::try_from(count).ok()?,
+    }))
+}
+
+/// Where a header tells the histograms to be. Another number of phases or buckets means that we do not know them: as if there were none.
+fn histograms(header: &Header) -> Option<Option<Histograms>> {
+    let known = header.hist_phases == PHASES as u64 && header.hist_buckets == PHASE_BUCKETS as u64;
+    if header.m_hist_off == 0 || header.c_hist_off == 0 || !known {
+        return Some(None);
+    }
+    let bytes = (PHASE_WORDS * 8) as u64;
+    let master_end = header.m_hist_off.checked_add(bytes.checked_mul(2)?)?;
+    let child_end = header.c_hist_off.checked_add(bytes)?;
+    let records_end = (LINE as u64).checked_add(header.m_copy_len.checked_mul(2)?)?;
+    let whole = header.m_hist_off.is_multiple_of(8) && header.c_hist_off.is_multiple_of(8);
+    if !whole
+        || header.m_hist_off < records_end
+        || master_end > header.m_stride
+        || header.c_hist_off < (LINE as u64).checked_add(header.c_copy_len)?
+        || child_end > header.c_stride
+    {
+        return None;
+    }
+    Some(Some(Histograms {
+        master: usize::try_from(header.m_hist_off).ok()?,
+        child: usize::try_from(header.c_hist_off).ok()?,
+    }))
 }
 
 // The layout is an ABI: another offset must not compile.
@@ -343,7 +506,11 @@ const _: () = {
     assert!(GLOBAL.copies[0] * 8 == 640 && GLOBAL.copies[1] * 8 == 1920);
     assert!((GLOBAL.copies[1] + GLOBAL_WORDS) * 8 <= DEATHS_OFFSET);
     assert!(DEATHS_OFFSET + LINE + DEATHS * DEATH_WORDS * 8 == SCHEMA_OFFSET);
-    assert!(MASTER_STRIDE == 1664);
+    assert!(MASTER_STRIDE == 3456 && MASTER_STRIDE.is_multiple_of(LINE));
+    assert!(MASTER_HISTOGRAMS == 1664 && CHILD_HISTOGRAMS == 1216);
+    assert!(LINE + SLOT_WORDS * 8 <= CHILD_HISTOGRAMS);
+    assert!(offset_of!(Header, seconds_off) == 216);
+    assert!(offset_of!(Header, hist_buckets) == 288);
     assert!(LINE + CHILD_ROOM <= CHILD_SECOND && CHILD_SECOND + CHILD_ROOM <= 4096);
     assert!(SLOT_WORDS * 8 <= CHILD_ROOM);
 };
@@ -374,7 +541,7 @@ mod tests {
 
     #[test]
     fn a_header_that_points_out_of_the_file_is_refused() {
-        let spoil: [fn(&mut Header); 12] = [
+        let spoil: [fn(&mut Header); 19] = [
             |h| h.nslots = 0,
             |h| h.nslots = u64::MAX,
             |h| h.nslots = 2000,
@@ -387,6 +554,13 @@ mod tests {
             |h| h.c_stride = 16,
             |h| h.schema_len = u64::MAX,
             |h| h.header_len = 0,
+            |h| h.seconds_off = u64::MAX - 7,
+            |h| h.seconds_count = u64::MAX,
+            |h| h.seconds_stride = 0,
+            |h| h.events_off += 4,
+            |h| h.events_count = 1 << 40,
+            |h| h.m_hist_off = 8,
+            |h| h.c_hist_off = u64::MAX - 7,
         ];
         for (index, spoil) in spoil.iter().enumerate() {
             let mut header = header(1024);

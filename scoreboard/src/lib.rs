@@ -75,6 +75,10 @@ mod create;
 #[cfg(not(loom))]
 mod fields;
 #[cfg(not(loom))]
+pub mod histogram;
+#[cfg(not(loom))]
+pub mod history;
+#[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
 pub mod liveness;
@@ -82,6 +86,8 @@ pub mod liveness;
 mod map;
 #[cfg(not(loom))]
 mod reader;
+#[cfg(not(loom))]
+pub mod ring;
 #[cfg(not(loom))]
 pub mod schema;
 #[cfg(not(loom))]
@@ -92,9 +98,13 @@ mod writer;
 #[cfg(not(loom))]
 pub use books::{Account, Books, MasterBooks, SlotBooks};
 #[cfg(not(loom))]
-pub use collect::Cut;
+pub use collect::{Cut, Detail};
 #[cfg(not(loom))]
 pub use create::{CreateError, Spec};
+#[cfg(not(loom))]
+pub use histogram::PhaseHistograms;
+#[cfg(not(loom))]
+pub use history::{Event, EventKind, History, Second};
 #[cfg(not(loom))]
 pub use layout::{Geometry, Header};
 #[cfg(not(loom))]

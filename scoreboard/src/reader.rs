@@ -15,11 +15,13 @@ use std::path::{Path, PathBuf};
 use bytemuck::Zeroable;
 use nix::libc;
 
-use crate::collect::{Collected, collect};
+use crate::collect::{Collected, Detail, collect};
+use crate::history::History;
 use crate::latch::{Source, Span};
 use crate::layout::{ENDIAN, Geometry, Header, MAGIC, MAJOR, READY};
 use crate::liveness::{self, Liveness};
 use crate::map::ReadMap;
+use crate::ring;
 use crate::snapshot::Snapshot;
 
 /// Most bytes of a schema that [`Reader::schema`] returns.
@@ -154,9 +156,33 @@ impl Reader {
     /// # Errors
     /// [`ReadError::Read`], when the file was cut short meanwhile or the system fails.
     pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
-        let collected = collect(&Words(&self.file), &self.geometry)
-            .map_err(|error| ReadError::Read(self.path.clone(), error))?;
+        self.look(Detail::Records)
+    }
+
+    /// The same with the histograms of the phases: about twice the cost.
+    ///
+    /// # Errors
+    /// As for [`Reader::snapshot`].
+    pub fn detailed(&self) -> Result<Snapshot, ReadError> {
+        self.look(Detail::Histograms)
+    }
+
+    fn look(&self, detail: Detail) -> Result<Snapshot, ReadError> {
+        let collected = collect(&Words(&self.file), &self.geometry, detail)
+            .map_err(|error| self.failed(error))?;
         Ok(assemble(collected, &self.header, &self.file))
+    }
+
+    /// What the board remembers of the last ten minutes.
+    ///
+    /// # Errors
+    /// As for [`Reader::snapshot`].
+    pub fn history(&self) -> Result<History, ReadError> {
+        history(&Words(&self.file), &self.geometry).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> ReadError {
+        ReadError::Read(self.path.clone(), error)
     }
 
     /// Whether the path now leads to another file, or none: then open it again. Counters of another instance start from 0.
@@ -212,15 +238,43 @@ impl MapReader {
 
     /// The board as it is now.
     pub fn snapshot(&self) -> Snapshot {
-        let collected: Result<Collected, Infallible> = collect(&self.map, &self.reader.geometry);
+        self.look(Detail::Records)
+    }
+
+    /// The same with the histograms of the phases.
+    pub fn detailed(&self) -> Snapshot {
+        self.look(Detail::Histograms)
+    }
+
+    fn look(&self, detail: Detail) -> Snapshot {
+        let collected: Result<Collected, Infallible> =
+            collect(&self.map, &self.reader.geometry, detail);
         let Ok(collected) = collected;
         assemble(collected, &self.reader.header, &self.reader.file)
+    }
+
+    /// What the board remembers of the last ten minutes.
+    pub fn history(&self) -> History {
+        let history: Result<History, Infallible> = history(&self.map, &self.reader.geometry);
+        let Ok(history) = history;
+        history
     }
 
     /// See [`Reader::is_replaced`].
     pub fn is_replaced(&self) -> bool {
         self.reader.is_replaced()
     }
+}
+
+fn history<S: Source>(source: &S, geometry: &Geometry) -> Result<History, S::Error> {
+    let mut found = History::default();
+    if let Some(ring) = geometry.seconds() {
+        found.seconds = ring::collect(source, &ring)?;
+    }
+    if let Some(ring) = geometry.events() {
+        found.events = ring::collect(source, &ring)?;
+    }
+    Ok(found)
 }
 
 fn assemble(collected: Collected, header: &Header, file: &File) -> Snapshot {

@@ -151,8 +151,27 @@ pub struct GlobalRecord {
     pub trouble: [u64; 33],
     /// BOOTTIME ns of that.
     pub trouble_at_ns: u64,
+    /// ns with so many slots busy (a connection in progress): none, 1, 2, up to 4, 8, and so on to 512, more. Up to the last publication.
+    pub busy_ns: [u64; BUSY_BUCKETS],
+    /// Connections in the kernel's queue of the port, sampled; `u64::MAX` when it does not tell.
+    pub backlog: u64,
+    /// 1 when addresses are hidden (`redact`).
+    pub redacted: u64,
     /// For later fields.
-    pub reserved: [u64; 52],
+    pub reserved: [u64; 38],
+}
+
+/// Words of [`GlobalRecord::busy_ns`].
+pub const BUSY_BUCKETS: usize = 12;
+
+/// The word of [`GlobalRecord::busy_ns`] for this number of busy slots.
+pub fn busy_bucket(busy: u64) -> usize {
+    let doubled = busy
+        .saturating_sub(1)
+        .checked_ilog2()
+        .map_or(0, |log| log as usize + 1);
+    let bucket = if busy == 0 { 0 } else { doubled + 1 };
+    bucket.min(BUSY_BUCKETS - 1)
 }
 
 /// Bit of [`GlobalRecord::flags`]: the pool is disabled, one process serves all.
@@ -204,8 +223,12 @@ pub struct MasterRecord {
     pub peak_requests: u64,
     /// What earlier processes of the slot counted.
     pub base: Counters,
+    /// Which copy of the earlier processes' histograms counts: its lowest bit.
+    pub histogram_copy: u64,
+    /// Answers of earlier processes that came after the MTA had given up.
+    pub late_answers: u64,
     /// For later fields.
-    pub reserved: [u64; 20],
+    pub reserved: [u64; 18],
 }
 
 /// Published by the child in a slot.
@@ -236,8 +259,12 @@ pub struct ChildRecord {
     pub queue_id: [u64; 9],
     /// What it is about, for people: length and up to 128 bytes.
     pub doing: [u64; 17],
+    /// Answers that came after the MTA had given up (`mta_timeouts`).
+    pub late_answers: u64,
+    /// Callbacks that wait (`milter.sleep`).
+    pub suspended: u64,
     /// For later fields.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 3],
 }
 
 /// One death, kept after everything else is gone.
@@ -325,6 +352,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(crate) use words;
 
 words! {
     /// What the master says that the milter does.

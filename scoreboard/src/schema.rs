@@ -8,6 +8,8 @@
 use std::fmt::Write;
 
 use crate::fields;
+use crate::histogram::PHASE_WORDS;
+use crate::history::{EVENT_WORDS, SECOND_WORDS};
 use crate::layout::{
     CHILD_SECOND, DEATHS, DEATHS_OFFSET, GLOBAL, GLOBAL_OFFSET, HEADER_WORDS, LINE, MAJOR, MINOR,
 };
@@ -26,6 +28,12 @@ pub enum Area {
     Child,
     /// An entry of the death ring.
     Death,
+    /// An entry of the ring of seconds.
+    Second,
+    /// An entry of the ring of events.
+    Event,
+    /// The histograms of the phases, of a master's record or a child's page.
+    Histograms,
 }
 
 impl Area {
@@ -36,6 +44,9 @@ impl Area {
         Area::Death,
         Area::Master,
         Area::Child,
+        Area::Second,
+        Area::Event,
+        Area::Histograms,
     ];
 
     /// The name in the schema.
@@ -46,6 +57,9 @@ impl Area {
             Area::Master => "master",
             Area::Child => "child",
             Area::Death => "death",
+            Area::Second => "second",
+            Area::Event => "event",
+            Area::Histograms => "histograms",
         }
     }
 
@@ -56,6 +70,9 @@ impl Area {
             Area::Global => GLOBAL_WORDS,
             Area::Master | Area::Child => SLOT_WORDS,
             Area::Death => DEATH_WORDS,
+            Area::Second => SECOND_WORDS,
+            Area::Event => EVENT_WORDS,
+            Area::Histograms => PHASE_WORDS,
         }
     }
 }
@@ -143,7 +160,10 @@ pub fn text() -> String {
             "\"global\":{{\"version\":{},\"copies\":[{},{}],\"words\":{}}},\n",
             "\"death\":{{\"count\":{},\"offset\":{},\"stride\":{},\"entries\":{},\"words\":{}}},\n",
             "\"master\":{{\"offset\":\"m_off\",\"stride\":\"m_stride\",\"version\":0,\"copies\":[{},\"{}+m_copy_len\"],\"words\":{}}},\n",
-            "\"child\":{{\"offset\":\"c_off\",\"stride\":\"c_stride\",\"version\":0,\"copies\":[{},{}],\"words\":{}}}}},\n",
+            "\"child\":{{\"offset\":\"c_off\",\"stride\":\"c_stride\",\"version\":0,\"copies\":[{},{}],\"words\":{}}},\n",
+            "\"second\":{{\"count\":\"seconds_off\",\"offset\":\"seconds_off+{}\",\"stride\":\"seconds_stride\",\"entries\":\"seconds_count\",\"words\":{}}},\n",
+            "\"event\":{{\"count\":\"events_off\",\"offset\":\"events_off+{}\",\"stride\":\"events_stride\",\"entries\":\"events_count\",\"words\":{}}},\n",
+            "\"histograms\":{{\"master\":[\"m_hist_off\",\"m_hist_off+{}\"],\"child\":\"c_hist_off\",\"words\":{}}}}},\n",
             "\"fields\":[",
         ),
         MAJOR,
@@ -164,6 +184,12 @@ pub fn text() -> String {
         LINE,
         CHILD_SECOND,
         SLOT_WORDS,
+        LINE,
+        SECOND_WORDS,
+        LINE,
+        EVENT_WORDS,
+        PHASE_WORDS * 8,
+        PHASE_WORDS,
     );
     for (index, field) in fields().iter().enumerate() {
         json.push_str(if index == 0 { "\n" } else { ",\n" });

@@ -8,10 +8,11 @@ use bytemuck::Zeroable;
 
 use crate::books::{Books, SlotBooks};
 use crate::collect::Cut;
+use crate::histogram::PhaseHistograms;
 use crate::layout::Header;
 use crate::liveness::{BoardVerdict, HUNG_AFTER, Liveness, Lock};
 use crate::records::{
-    ChildRecord, Counters, Death, GlobalRecord, MasterRecord, MilterState, SlotState, text,
+    ChildRecord, Counters, Death, GlobalRecord, MasterRecord, MilterState, Phase, SlotState, text,
 };
 
 /// The board at one instant ([`Cut::Atomic`]), or each slot at one of its own.
@@ -61,6 +62,8 @@ pub struct Slot {
     pub child: Option<ChildRecord>,
     /// Whether both records are proven whole, and of one instant.
     pub consistent: bool,
+    /// Durations by phase over all processes of the slot; `None` when they were not asked for, or the board has none.
+    pub histograms: Option<Box<PhaseHistograms>>,
 }
 
 impl Slot {
@@ -71,16 +74,22 @@ impl Slot {
             master: MasterRecord::zeroed(),
             child: Some(ChildRecord::zeroed()),
             consistent: false,
+            histograms: None,
         }
     }
 
     /// After reading: drops a child's record that does not count.
     pub(crate) fn settle(&mut self) {
-        let occupied = !self.is_empty() && self.master.incarnation != 0;
-        let speaks = |child: &ChildRecord| child.incarnation == self.master.incarnation;
-        if !(occupied && self.child.as_ref().is_some_and(speaks)) {
+        if !self.child_counts() {
             self.child = None;
         }
+    }
+
+    /// Whether the child's record is of the process that the master says is in the slot.
+    pub(crate) fn child_counts(&self) -> bool {
+        let occupied = !self.is_empty() && self.master.incarnation != 0;
+        let speaks = |child: &ChildRecord| child.incarnation == self.master.incarnation;
+        occupied && self.child.as_ref().is_some_and(speaks)
     }
 
     /// What the master says is in it.
@@ -160,6 +169,12 @@ impl Slot {
         self.master.lost_messages
     }
 
+    /// Answers of all its processes that came after the MTA had given up.
+    pub fn late_answers(&self) -> u64 {
+        let now = self.child.as_ref().map_or(0, |child| child.late_answers);
+        self.master.late_answers.saturating_add(now)
+    }
+
     /// The identities of this slot.
     pub fn books(&self) -> SlotBooks {
         SlotBooks::of(self)
@@ -218,6 +233,54 @@ impl Snapshot {
         self.slots
             .iter()
             .fold(Counters::default(), |sum, slot| sum.plus(&slot.counters()))
+    }
+
+    /// Durations by phase; `None` when they were not asked for, or the board has none.
+    pub fn histograms(&self) -> Option<PhaseHistograms> {
+        let mut slots = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.histograms.as_deref());
+        let first = *slots.next()?;
+        Some(slots.fold(first, |sum, slot| sum.plus(slot)))
+    }
+
+    /// Answers that came after the MTA had given up.
+    pub fn late_answers(&self) -> u64 {
+        self.sum(Slot::late_answers)
+    }
+
+    /// Slots with a connection in progress.
+    pub fn busy(&self) -> u64 {
+        self.sum(|slot| u64::from(slot.requests() > 0))
+    }
+
+    /// ns without room in any child, until now when that is so now.
+    pub fn capacity_ns(&self) -> u64 {
+        let since = self.global.capacity_since_ns;
+        let now = match self.verdict() {
+            BoardVerdict::Alive { .. } => self.now_ns,
+            // Nobody waited for what was dead.
+            _ => self.global.heartbeat_ns,
+        };
+        let current = if since == 0 {
+            0
+        } else {
+            now.saturating_sub(since)
+        };
+        self.global.capacity_ns.saturating_add(current)
+    }
+
+    /// How long the MTA will still wait for the answer that a slot owes: negative when it has given up. `None` when it owes none.
+    pub fn deadline_left(&self, slot: &Slot) -> Option<f64> {
+        let child = slot.child.as_ref()?;
+        let limit = match Phase::from_word(child.phase) {
+            Phase::Idle | Phase::Unknown(_) => return None,
+            Phase::Header | Phase::Body | Phase::Eom => self.global.content_timeout_ns,
+            _ => self.global.command_timeout_ns,
+        };
+        let age = self.age(child.phase_since_ns)?.as_nanos() as f64;
+        Some((limit as f64 - age) / 1e9)
     }
 
     /// The conservation identities on this snapshot.

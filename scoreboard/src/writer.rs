@@ -15,10 +15,13 @@ use nix::sys::stat::{FileStat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::create::{self, CreateError, Created, Spec};
+use crate::histogram::{self, PHASE_WORDS, PhaseHistograms};
+use crate::history::{Event, Second};
 use crate::latch::{self, COUNT_BITS, Place, Sound, TRIES};
-use crate::layout::{DEATHS, DEATHS_OFFSET, GLOBAL, Geometry, Header, LINE};
+use crate::layout::{CHILD_HISTOGRAMS, DEATH_RING, GLOBAL, Geometry, Header, LINE};
 use crate::map::Map;
-use crate::records::{ChildRecord, DEATH_WORDS, Death, GlobalRecord, MasterRecord};
+use crate::records::{ChildRecord, Death, GlobalRecord, MasterRecord, Phase};
+use crate::ring::{self, Ring};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The master's side of a board. Output only: the master steers by its own records.
@@ -29,6 +32,8 @@ pub struct Board {
     global_version: u64,
     master_versions: Vec<u64>,
     deaths: u64,
+    seconds: u64,
+    events: u64,
 }
 
 impl Board {
@@ -45,6 +50,8 @@ impl Board {
             global_version: 0,
             master_versions: vec![0; slots],
             deaths: 0,
+            seconds: 0,
+            events: 0,
         })
     }
 
@@ -113,6 +120,13 @@ impl Board {
             return;
         };
         let words = self.files.map.words();
+        if let Some(first) = self.files.geometry.child_histograms(slot) {
+            // Release: a reader that sees an emptied bucket sees, at its second look, the master's record that counts them as earlier ones.
+            fence(Ordering::Release);
+            for cell in words.get(first..).unwrap_or(&[]).iter().take(PHASE_WORDS) {
+                cell.store(0, Ordering::Relaxed);
+            }
+        }
         let record = ChildRecord {
             incarnation,
             ..ChildRecord::zeroed()
@@ -130,26 +144,53 @@ impl Board {
     pub fn append_death(&mut self, mut death: Death) {
         self.deaths += 1;
         death.number = self.deaths;
-        let start = DEATHS_OFFSET / 8;
-        // Entry n stands at (n - 1) mod 31; the number is ours, so the index is inside.
-        let index = usize::try_from((self.deaths - 1) % DEATHS as u64).unwrap_or(0);
-        let first = start + LINE / 8 + index * DEATH_WORDS;
-        let words = self.files.map.words();
-        let (Some(head), Some(cells)) = (words.get(start), words.get(first..first + DEATH_WORDS))
-        else {
-            return;
-        };
-        let record: &[u64] = bytemuck::cast_slice(std::slice::from_ref(&death));
-        // Number 0 while the words change: a reader that sees a new word sees, at its second look, that the number is not the one it
-        // began with. Release: pairs with the reader's fence before that second look.
-        cells[0].store(0, Ordering::Relaxed);
-        fence(Ordering::Release);
-        for (cell, word) in cells.iter().zip(record).skip(1) {
-            cell.store(*word, Ordering::Relaxed);
+        self.append(Some(DEATH_RING), &death);
+    }
+
+    /// Adds a second to its ring, over the oldest one, and numbers it.
+    pub fn append_second(&mut self, mut second: Second) {
+        self.seconds += 1;
+        second.number = self.seconds;
+        self.append(self.files.geometry.seconds(), &second);
+    }
+
+    /// Adds an event to its ring, over the oldest one, and numbers it.
+    pub fn append_event(&mut self, mut event: Event) {
+        self.events += 1;
+        event.number = self.events;
+        self.append(self.files.geometry.events(), &event);
+    }
+
+    fn append<T: bytemuck::Pod>(&self, ring: Option<Ring>, entry: &T) {
+        if let Some(ring) = ring {
+            let words = bytemuck::cast_slice(std::slice::from_ref(entry));
+            ring::append(self.files.map.words(), &ring, words);
         }
-        // Release: pairs with the reader's fence after its first look at the number.
-        cells[0].store(death.number, Ordering::Release);
-        head.store(death.number, Ordering::Release);
+    }
+
+    /// The histograms of the process in a slot as they stand: any words whatever, for the child may be hostile.
+    pub fn read_child_histograms(&self, slot: u32) -> PhaseHistograms {
+        let mut histograms = PhaseHistograms::default();
+        if let Some(first) = self.files.geometry.child_histograms(slot) {
+            let cells = self.files.map.words().get(first..).unwrap_or(&[]);
+            for (word, cell) in histograms.words_mut().iter_mut().zip(cells) {
+                *word = cell.load(Ordering::Relaxed);
+            }
+        }
+        histograms
+    }
+
+    /// Writes what the earlier processes of a slot observed into the copy that does not count; it counts when the next master's record of
+    /// the slot says so (`histogram_copy`).
+    pub fn write_master_histograms(&mut self, slot: u32, copy: u64, histograms: &PhaseHistograms) {
+        if let Some(first) = self.files.geometry.master_histograms(slot, copy) {
+            // Release: a reader that sees one of these words sees, at its second look, the version of the record that made this copy the spare one.
+            fence(Ordering::Release);
+            let cells = self.files.map.words().get(first..).unwrap_or(&[]);
+            for (cell, word) in cells.iter().zip(histograms.words()) {
+                cell.store(*word, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Writes the static header again, in case a child scribbled on it. Cheap: 64 words.
@@ -227,6 +268,7 @@ pub struct ChildPage {
     map: Map,
     place: Place,
     version: u64,
+    histograms: PhaseHistograms,
 }
 
 impl ChildPage {
@@ -265,6 +307,7 @@ impl ChildPage {
             map,
             place,
             version,
+            histograms: PhaseHistograms::default(),
         })
     }
 
@@ -276,6 +319,20 @@ impl ChildPage {
             &mut self.version,
             bytemuck::cast_slice(std::slice::from_ref(record)),
         );
+    }
+
+    /// Counts a duration of a phase: one store, seen at once, no publication.
+    pub fn observe(&mut self, phase: Phase, ns: u64) {
+        let Some(row) = histogram::phase_row(phase) else {
+            return;
+        };
+        let bucket = histogram::phase_bucket(ns);
+        let count = &mut self.histograms.0[row][bucket];
+        *count += 1;
+        let word = CHILD_HISTOGRAMS / 8 + row * histogram::PHASE_BUCKETS + bucket;
+        if let Some(cell) = self.map.words().get(word) {
+            cell.store(*count, Ordering::Relaxed);
+        }
     }
 
     /// Whether the count of publications nears its end (10^12): the child should then retire.

@@ -51,6 +51,7 @@ fn slot(index: u32, pid: u64, now: (u64, u64), before: u64, processes: u64, mess
         master,
         child: Some(child),
         consistent: true,
+        histograms: None,
     }
 }
 
