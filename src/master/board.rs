@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use bytemuck::Zeroable;
-use scoreboard::Board;
 use scoreboard::records::{
     self, ChildRecord, Counters, Death, FLAG_NO_POOL, GlobalRecord, MasterRecord, MilterState,
     NotAccepting, SlotState,
 };
+use scoreboard::{Board, EventKind, PhaseHistograms, history};
 
+use super::diary::Busy;
 use crate::config::MilterConfig;
 use crate::sys::clock;
 use crate::sys::process::Ended;
@@ -17,6 +18,9 @@ pub(super) struct Books {
     pub(super) board: Board,
     pub(super) global: GlobalRecord,
     pub(super) slots: Vec<MasterRecord>,
+    /// What earlier processes of each slot observed.
+    histograms: Vec<PhaseHistograms>,
+    pub(super) busy: Busy,
 }
 
 /// What a death came to.
@@ -49,13 +53,17 @@ impl Books {
         global.children_min = u64::from(milter.min_pooled_procs);
         global.command_timeout_ns = nanoseconds(milter.mta_command_timeout);
         global.content_timeout_ns = nanoseconds(milter.mta_content_timeout);
+        global.backlog = history::UNKNOWN;
+        global.redacted = u64::from(milter.redact);
         records::put_text(&mut global.port, milter.port.to_string().as_bytes());
         records::put_text(&mut global.version, env!("CARGO_PKG_VERSION").as_bytes());
         let slots = vec![MasterRecord::zeroed(); milter.most_slots() as usize];
         let mut books = Books {
             board,
             global,
+            histograms: vec![PhaseHistograms::default(); slots.len()],
             slots,
+            busy: Busy::new(),
         };
         for slot in 0..milter.most_slots() {
             books.slots[slot as usize].incarnation = 1;
@@ -84,9 +92,21 @@ impl Books {
     /// A process is gone for good (waitpid returned it): its last record is folded into the slot's, and the slot is empty. `completed` is what the
     /// control word says, already clamped.
     pub(super) fn bury(&mut self, slot: u32, completed: u64, ended: Ended, clean: bool) -> Funeral {
+        let end = match ended {
+            Ended::Exited(status) => records::encode_end(Some(status), None),
+            Ended::Signalled(signal) => records::encode_end(None, Some(signal)),
+        };
+        self.slot_event(EventKind::Death, slot, end);
         let record = &mut self.slots[slot as usize];
         let mut last = self.board.read_child(slot);
-        if last.incarnation != record.incarnation {
+        if last.incarnation == record.incarnation {
+            // Written to the spare copy, which counts from the publication below on.
+            let before = &mut self.histograms[slot as usize];
+            *before = before.plus(&self.board.read_child_histograms(slot));
+            record.histogram_copy ^= 1;
+            self.board
+                .write_master_histograms(slot, record.histogram_copy, before);
+        } else {
             // It never published, or somebody else wrote there.
             last = ChildRecord::zeroed();
         }
@@ -96,10 +116,6 @@ impl Books {
         let counters = believable(&last.counters, completed);
         let lost_messages = counters.messages_in_progress();
         let now = clock::boottime_ns();
-        let end = match ended {
-            Ended::Exited(status) => records::encode_end(Some(status), None),
-            Ended::Signalled(signal) => records::encode_end(None, Some(signal)),
-        };
         if !clean {
             let mut death = Death::zeroed();
             death.at_ns = now;
@@ -126,6 +142,7 @@ impl Books {
         record.lost_connections += lost_connections;
         record.lost_messages += lost_messages;
         record.base = record.base.plus(&counters);
+        record.late_answers = record.late_answers.saturating_add(last.late_answers);
         record.last_end = end;
         record.retire_reason = 0;
         record.retiring_since_ns = 0;

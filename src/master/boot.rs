@@ -20,6 +20,7 @@ use crate::checker;
 use crate::config::{LogTo, MilterConfig, Port};
 use crate::policy::Limits;
 use crate::run_dir::{self, Paths};
+use crate::sys::backlog::BacklogGauge;
 use crate::sys::user::{self, Account};
 use crate::sys::{capability, lock, process, random, signal};
 
@@ -200,6 +201,8 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         backoff_until: None,
         resources_until: None,
         next_tick: now,
+        next_line: now,
+        backlog: BacklogGauge::new(tcp),
         sample_from: 0,
         full_said: false,
         start_failure: None,

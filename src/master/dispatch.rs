@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use scoreboard::EventKind;
 use scoreboard::records::NotAccepting;
 
 use super::pool::{self, Bounds, ChildView};
@@ -158,6 +159,7 @@ impl Master {
             );
             log::error!("{text}");
             self.books.trouble(&text);
+            self.books.event(EventKind::Resources, 0);
         }
         self.resources_until = Some(now + RESOURCES_PAUSE);
     }

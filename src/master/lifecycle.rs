@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use scoreboard::EventKind;
 use scoreboard::records::{MilterState, RetireReason, SlotState};
 
 use super::child::{Child, Ends, slot_state};
@@ -140,7 +141,9 @@ impl Master {
         record.forked_at_ns = clock::boottime_ns();
         record.processes += 1;
         record.generation = self.generation;
+        let processes = record.processes;
         self.books.publish_slot(slot);
+        self.books.slot_event(EventKind::Fork, slot, processes);
         self.books.global.forks += 1;
         self.books.global.slots_in_use += 1;
         self.children[slot as usize] = Some(child);
@@ -187,6 +190,7 @@ impl Master {
         }
         self.books.slots[slot as usize].state = SlotState::Live.word();
         self.books.publish_slot(slot);
+        self.books.slot_event(EventKind::Ready, slot, 0);
         self.sample(slot);
         if let Phase::Starting(_) = self.phase {
             let ready = self
@@ -212,6 +216,7 @@ impl Master {
         }
         self.phase = Phase::Running;
         self.books.global.state = MilterState::Running.word();
+        self.books.event(EventKind::Start, self.generation);
         self.books.publish_global();
         let pid = format!("{}\n", Pid::this());
         if let Err(error) = crate::run_dir::write_pid_file(&self.paths, &pid) {
@@ -259,6 +264,8 @@ impl Master {
         record.retire_reason = reason.word();
         record.retiring_since_ns = clock::boottime_ns();
         self.books.publish_slot(slot);
+        self.books
+            .slot_event(EventKind::Retire, slot, reason.word());
         log::debug!(
             "child {} of slot {slot} retires: {}",
             child.pid,
@@ -342,7 +349,9 @@ impl Master {
         let doubled = FIRST_BACKOFF.saturating_mul(1 << deaths.min(10));
         let wait = doubled.min(LONGEST_BACKOFF);
         self.backoff_until = Some(now + wait);
-        self.books.global.backoff_until_ns = clock::boottime_ns() + super::board::nanoseconds(wait);
+        let wait_ns = super::board::nanoseconds(wait);
+        self.books.global.backoff_until_ns = clock::boottime_ns() + wait_ns;
+        self.books.event(EventKind::Backoff, wait_ns);
         if deaths == 1 {
             log::error!(
                 "children of milter {} die before they finish a connection: the next ones are forked more and more slowly",
@@ -370,6 +379,7 @@ impl Master {
             Phase::Running => {
                 let limit = self.milter.graceful_timeout;
                 self.phase = Phase::Retiring(Instant::now() + limit);
+                self.books.event(EventKind::Stop, 0);
                 self.books.global.state = MilterState::Retiring.word();
                 self.books.global.stop_since_ns = clock::boottime_ns();
                 self.books.global.stop_deadline_ns =
@@ -398,6 +408,9 @@ impl Master {
             self.notify.stopping(ABORT_GRACE * 2);
         }
         self.phase = Phase::Aborting(Instant::now() + ABORT_GRACE);
+        let left = self.views(Instant::now());
+        let left = left.iter().map(|child| child.requests).sum();
+        self.books.event(EventKind::Abort, left);
         self.books.global.state = MilterState::Retiring.word();
         self.close_port();
         for slot in 0..self.milter.most_slots() {

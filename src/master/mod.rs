@@ -2,12 +2,13 @@
 //!
 //! One thread, one loop over listener, signals, children and a timer. It passes each accepted connection to a child that has room, never
 //! waits for a child, and believes nothing that a child wrote. `boot` is the start order, `lifecycle` births and deaths, `dispatch`
-//! connections, `pool` what the pool needs (pure), `board` what is published.
+//! connections, `pool` what the pool needs (pure), `board` what is published, `diary` what is remembered.
 #![forbid(unsafe_code)]
 
 mod board;
 mod boot;
 mod child;
+mod diary;
 mod dispatch;
 mod lifecycle;
 mod listener;
@@ -29,6 +30,7 @@ use nix::sys::signalfd::SignalFd;
 use crate::config::MilterConfig;
 use crate::policy::Bundle;
 use crate::run_dir::Paths;
+use crate::sys::backlog::BacklogGauge;
 use crate::sys::process;
 use crate::sys::user::Account;
 use crate::worker::{self, Seed, Treatment};
@@ -107,6 +109,9 @@ struct Master {
     /// No connection is accepted before this: descriptors or memory are short.
     resources_until: Option<Instant>,
     next_tick: Instant,
+    /// When the board gets its next line of the ring of seconds.
+    next_line: Instant,
+    backlog: BacklogGauge,
     /// Where the next sample of the children's memory begins.
     sample_from: usize,
     full_said: bool,

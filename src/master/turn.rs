@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
+use scoreboard::EventKind;
 use scoreboard::records::NotAccepting;
 
 use super::boot::TICK;
@@ -71,6 +72,7 @@ impl Master {
             if now >= self.next_tick {
                 self.tick(now, woken);
             }
+            self.write_line(now);
             self.look_ahead(now);
         }
     }
@@ -122,7 +124,7 @@ impl Master {
 
     fn patience(&self) -> EpollTimeout {
         let now = Instant::now();
-        let mut until = self.next_tick;
+        let mut until = self.next_tick.min(self.next_line);
         for other in [self.backoff_until, self.resources_until]
             .into_iter()
             .flatten()
@@ -304,6 +306,8 @@ impl Master {
         global.waiting = self.in_hand.len() as u64;
         let requests: u64 = views.iter().map(|child| child.requests).sum();
         global.peak_requests = global.peak_requests.max(requests);
+        let busy = views.iter().filter(|child| child.requests > 0).count();
+        self.books.busy_now(busy as u64);
         self.books.publish_global();
     }
 
@@ -329,6 +333,7 @@ impl Master {
         if full && global.capacity_since_ns == 0 {
             global.capacity_since_ns = now;
             global.capacity_episodes += 1;
+            self.books.event(EventKind::Full, why.word());
             if !self.full_said {
                 self.full_said = true;
                 let setting = if why == NotAccepting::Limit {
@@ -344,8 +349,10 @@ impl Master {
                 );
             }
         } else if !full && global.capacity_since_ns != 0 {
-            global.capacity_ns += now.saturating_sub(global.capacity_since_ns);
+            let lasted = now.saturating_sub(global.capacity_since_ns);
+            global.capacity_ns += lasted;
             global.capacity_since_ns = 0;
+            self.books.event(EventKind::Room, lasted);
             // Said again only after it was half empty: once an episode.
             self.full_said = false;
         }

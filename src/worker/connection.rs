@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::meter::Timing;
 use crate::policy::{Context, Interpreter, Suspended};
 use crate::session::Session;
 
@@ -44,6 +45,8 @@ pub(super) struct Connection {
     pub(super) group: Option<Instant>,
     /// When the MTA gets its next progress packet, while a callback at eom is in hand.
     pub(super) next_progress: Option<Instant>,
+    /// The phase that it is in, and what it took.
+    pub(super) timing: Timing,
     /// When the message in progress began.
     pub(super) message_since: Option<Instant>,
     /// When bytes last came or went.
@@ -106,6 +109,13 @@ impl Connections {
         if let Some(place) = self.places.get_mut(index(key)) {
             place.connection = Some(connection);
         }
+    }
+
+    /// A connection that is in its place.
+    pub(super) fn get(&self, key: u64) -> Option<&Connection> {
+        let place = self.places.get(index(key))?;
+        let connection = place.connection.as_deref()?;
+        (key >> 32 == u64::from(place.generation)).then_some(connection)
     }
 
     /// Its place is free: the key means nothing any more.

@@ -3,15 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use scoreboard::records::Phase;
-
 use super::connection::{Connection, Interest};
 use super::interpreter::{Loop, report};
-use super::ledger::Work;
+use super::ledger::Counted;
 use super::word;
 use crate::policy::Progress;
 use crate::session::Close;
-use crate::sys::pass_fd;
+use crate::sys::{clock, pass_fd};
 
 /// A packet that was begun must end within this: an MTA sends a packet in one go.
 const PARTIAL_LIMIT: Duration = Duration::from_secs(30);
@@ -24,6 +22,7 @@ impl Loop {
     /// The MTA has gone while a callback is suspended.
     pub(super) fn cut(&mut self, key: u64, mut connection: Box<Connection>) {
         if let Some(call) = connection.call.take() {
+            self.wakes(key, &connection);
             connection
                 .engine
                 .cancel(&mut connection.ctx, call.suspended);
@@ -53,7 +52,7 @@ impl Loop {
             let until = self
                 .now_ns
                 .saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
-            self.enter(key, &connection, until);
+            self.enter(key, &mut connection, until);
             let progress = connection
                 .engine
                 .start(&mut connection.ctx, event, deadline);
@@ -72,15 +71,17 @@ impl Loop {
                 }
             }
         }
-        self.in_hand = (key, Phase::Idle);
-        let work = Work {
-            phase: Phase::Idle,
-            queue_id: None,
-            now_ns: self.now_ns,
+        let now_ns = clock::boottime_ns();
+        connection.timing.end(now_ns, &mut self.meter);
+        let hand = self.rest(None, now_ns);
+        let counted = Counted {
+            tally: &self.tally,
+            published: &mut self.published,
+            meter: &mut self.meter,
         };
         self.intake
             .ledger
-            .finished(&self.tally, &mut self.published, work, connection.marked);
+            .finished(self.index, counted, hand, now_ns, connection.marked);
         self.connections.release(key);
         // Closed only now: whoever sees the end of the connection finds it on the board.
         drop(connection);

@@ -4,7 +4,7 @@
 //! answers it leaves in one write, after it was published on the board. A suspended callback holds up its session only.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use scoreboard::records::Phase;
 use super::Treatment;
 use super::connection::{Connection, Connections, Interest};
 use super::intake::{Handed, Intake, Order};
+use super::meter::{Meter, Timing};
 use super::output::flags;
 use super::timers::Timers;
 use crate::policy::{Fault, Interpreter};
@@ -50,8 +51,11 @@ pub(super) struct Loop {
     pub(super) yielded: VecDeque<(u64, u32)>,
     pub(super) tally: Tally,
     pub(super) published: Tally,
-    /// The work in hand as published: connection and phase.
-    pub(super) in_hand: (u64, Phase),
+    pub(super) meter: Meter,
+    /// Suspended callbacks: since when their MTA waits, and whose they are.
+    pub(super) suspended: BTreeSet<(u64, u64)>,
+    /// The connection whose callback the board shows as running.
+    pub(super) in_hand: Option<u64>,
     pub(super) scratch: Vec<u8>,
     pub(super) out: Vec<u8>,
     pub(super) now: Instant,
@@ -97,7 +101,9 @@ impl Loop {
             yielded: VecDeque::new(),
             tally: Tally::default(),
             published: Tally::default(),
-            in_hand: (0, Phase::Idle),
+            meter: Meter::default(),
+            suspended: BTreeSet::new(),
+            in_hand: None,
             scratch: vec![0; SCRATCH_BYTES],
             out: Vec::new(),
             now: Instant::now(),
@@ -232,6 +238,7 @@ impl Loop {
             calls: 0,
             group: None,
             next_progress: None,
+            timing: Timing::new(),
             message_since: None,
             last: self.now,
             partial: None,

@@ -6,9 +6,11 @@
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use scoreboard::ChildPage;
-use scoreboard::records::{self, ChildRecord, Counters, Phase};
+use scoreboard::records::{ChildRecord, Counters};
+use scoreboard::{ChildPage, histogram};
 
+use super::meter::Meter;
+use super::work::Work;
 use crate::session::Tally;
 use crate::sys::control_page::{ControlPage, Word};
 
@@ -17,6 +19,25 @@ struct Board {
     record: ChildRecord,
     page: ChildPage,
     completed_marked: u64,
+    /// What each interpreter has in hand.
+    hands: Vec<Hand>,
+}
+
+/// What one interpreter has in hand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hand {
+    pub(super) work: Work,
+    /// The policy's code is running.
+    pub(super) running: bool,
+    /// Callbacks that wait.
+    pub(super) suspended: u64,
+}
+
+/// What an interpreter counted and measured; what of it is published is marked as such.
+pub(super) struct Counted<'a> {
+    pub(super) tally: &'a Tally,
+    pub(super) published: &'a mut Tally,
+    pub(super) meter: &'a mut Meter,
 }
 
 /// A child's own books.
@@ -25,16 +46,13 @@ pub(super) struct Ledger {
     page: ControlPage,
 }
 
-/// What the work in hand is, for the board.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Work<'a> {
-    pub(super) phase: Phase,
-    pub(super) queue_id: Option<&'a [u8]>,
-    pub(super) now_ns: u64,
-}
-
 impl Ledger {
-    pub(super) fn new(page: ChildPage, control: ControlPage, incarnation: u64) -> Ledger {
+    pub(super) fn new(
+        page: ChildPage,
+        control: ControlPage,
+        incarnation: u64,
+        interpreters: usize,
+    ) -> Ledger {
         let mut record: ChildRecord = bytemuck::Zeroable::zeroed();
         record.incarnation = incarnation;
         Ledger {
@@ -42,6 +60,14 @@ impl Ledger {
                 record,
                 page,
                 completed_marked: 0,
+                hands: vec![
+                    Hand {
+                        work: Work::idle(0),
+                        running: false,
+                        suspended: 0,
+                    };
+                    interpreters
+                ],
             }),
             page: control,
         }
@@ -52,17 +78,20 @@ impl Ledger {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes what an interpreter counted since its last call, and the work in hand.
-    pub(super) fn publish(&self, tally: &Tally, published: &mut Tally, work: Option<Work<'_>>) {
+    /// Publishes what an interpreter counted since its last call, and what it has in hand.
+    pub(super) fn publish(
+        &self,
+        interpreter: usize,
+        counted: Counted<'_>,
+        hand: Hand,
+        now_ns: u64,
+    ) {
         let mut board = self.lock();
-        add(&mut board.record, tally, published);
-        if let Some(work) = work {
-            set_work(&mut board.record, work);
-        }
+        board.add(counted);
+        board.hold(interpreter, hand, now_ns);
         let processed = board.record.counters.messages_processed();
         self.page.store(Word::Messages, processed);
-        let Board { record, page, .. } = &mut *board;
-        page.publish(record);
+        board.publish();
     }
 
     /// A connection was read from the control socket.
@@ -71,29 +100,28 @@ impl Ledger {
         board.record.connections_taken += 1;
         board.record.queue = queued;
         self.page.store(Word::Taken, board.record.connections_taken);
-        let Board { record, page, .. } = &mut *board;
-        page.publish(record);
+        board.publish();
     }
 
     /// The queue changed.
     pub(super) fn queued(&self, queued: u64) {
         let mut board = self.lock();
         board.record.queue = queued;
-        let Board { record, page, .. } = &mut *board;
-        page.publish(record);
+        board.publish();
     }
 
     /// A connection is finished. The control word goes up first, so that what the master sees is never behind the board.
     pub(super) fn finished(
         &self,
-        tally: &Tally,
-        published: &mut Tally,
-        work: Work<'_>,
+        interpreter: usize,
+        counted: Counted<'_>,
+        hand: Hand,
+        now_ns: u64,
         marked: bool,
     ) {
         let mut board = self.lock();
-        add(&mut board.record, tally, published);
-        set_work(&mut board.record, work);
+        board.add(counted);
+        board.hold(interpreter, hand, now_ns);
         board.record.counters.connections_completed += 1;
         let processed = board.record.counters.messages_processed();
         self.page.store(Word::Messages, processed);
@@ -107,8 +135,7 @@ impl Ledger {
         // SeqCst: pairs with the master's in Master::refresh. A wake-up byte that the full socket refuses orders nothing by itself;
         // without both fences the master could drain the socket, miss this word, and sleep (loom: wake-up).
         fence(Ordering::SeqCst);
-        let Board { record, page, .. } = &mut *board;
-        page.publish(record);
+        board.publish();
     }
 
     /// Interpreters came or went.
@@ -116,8 +143,7 @@ impl Ledger {
         let mut board = self.lock();
         board.record.interpreters = now;
         board.record.interpreter_sequence = sequence;
-        let Board { record, page, .. } = &mut *board;
-        page.publish(record);
+        board.publish();
     }
 
     /// An interpreter enters the policy's code (deadline, BOOTTIME ns) or is back (0).
@@ -126,30 +152,63 @@ impl Ledger {
     }
 }
 
-fn set_work(record: &mut ChildRecord, work: Work<'_>) {
-    if record.phase != work.phase.word() || work.queue_id != Some(records::text(&record.queue_id)) {
-        record.phase_since_ns = work.now_ns;
+impl Board {
+    fn publish(&mut self) {
+        self.page.publish(&self.record);
     }
-    record.phase = work.phase.word();
-    record.published_ns = work.now_ns;
-    records::put_text(&mut record.queue_id, work.queue_id.unwrap_or(b""));
-}
 
-/// Adds what has grown.
-fn add(record: &mut ChildRecord, tally: &Tally, published: &mut Tally) {
-    let counters: &mut Counters = &mut record.counters;
-    counters.messages_started += tally.started - published.started;
-    counters.messages_aborted += tally.aborted - published.aborted;
-    for (index, count) in counters.verdicts.iter_mut().enumerate() {
-        *count += tally.verdicts[index] - published.verdicts[index];
-        if tally.verdicts[index] != published.verdicts[index] {
-            record.last_verdict = 1 + index as u64;
+    /// Of several interpreters one is shown whose code runs, for it may be what kills the process; of several the one whose MTA waits longest.
+    fn hold(&mut self, interpreter: usize, hand: Hand, now_ns: u64) {
+        if let Some(place) = self.hands.get_mut(interpreter) {
+            *place = hand;
         }
+        let owed = self.hands.iter().filter(|hand| !hand.work.is_idle());
+        let first = owed.min_by_key(|hand| (!hand.running, hand.work.since_ns()));
+        first.unwrap_or(&hand).work.show(&mut self.record);
+        self.record.suspended = self.hands.iter().map(|hand| hand.suspended).sum();
+        self.record.published_ns = now_ns;
     }
-    for (index, count) in counters.sessions.iter_mut().enumerate() {
-        *count += tally.sessions[index] - published.sessions[index];
+
+    /// Adds what has grown.
+    fn add(&mut self, counted: Counted<'_>) {
+        let Counted {
+            tally,
+            published,
+            meter,
+        } = counted;
+        let record = &mut self.record;
+        let counters: &mut Counters = &mut record.counters;
+        for (phase, ns) in &meter.phases {
+            if let Some(sum) = usize::try_from(phase.word())
+                .ok()
+                .and_then(|row| counters.phase_ns.get_mut(row))
+            {
+                *sum += ns;
+            }
+            self.page.observe(*phase, *ns);
+        }
+        for ns in &meter.messages {
+            counters.message_ns = counters.message_ns.saturating_add(*ns);
+            counters.message_histogram[histogram::message_bucket(*ns)] += 1;
+        }
+        record.late_answers += meter.late;
+        meter.clear();
+        if tally == published {
+            return;
+        }
+        counters.messages_started += tally.started - published.started;
+        counters.messages_aborted += tally.aborted - published.aborted;
+        for (index, count) in counters.verdicts.iter_mut().enumerate() {
+            *count += tally.verdicts[index] - published.verdicts[index];
+            if tally.verdicts[index] != published.verdicts[index] {
+                record.last_verdict = 1 + index as u64;
+            }
+        }
+        for (index, count) in counters.sessions.iter_mut().enumerate() {
+            *count += tally.sessions[index] - published.sessions[index];
+        }
+        counters.recipients_refused += tally.recipients_refused - published.recipients_refused;
+        counters.overload_answered += tally.overload_answered - published.overload_answered;
+        *published = tally.clone();
     }
-    counters.recipients_refused += tally.recipients_refused - published.recipients_refused;
-    counters.overload_answered += tally.overload_answered - published.overload_answered;
-    *published = tally.clone();
 }

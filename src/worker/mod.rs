@@ -10,9 +10,12 @@ mod intake;
 mod interpreter;
 mod ledger;
 mod message_log;
+mod meter;
 mod output;
 mod serve;
+mod show;
 mod timers;
+mod work;
 
 use std::fs::File;
 use std::io;
@@ -188,13 +191,14 @@ fn serve(seed: Seed) -> io::Result<()> {
         );
     }
     let lists = Lists::new(&seed.bundle);
+    let interpreters = usize::try_from(seed.milter.interpreters).unwrap_or(1);
     let intake = Arc::new(Intake::new(
         seed.milter,
         seed.bundle,
         lists,
         seed.control,
         master,
-        Ledger::new(board, page, seed.incarnation),
+        Ledger::new(board, page, seed.incarnation, interpreters),
     )?);
     let preload = intake.milter.preload_interpreters.max(1) as usize;
     let (ready, made) = mpsc::channel();

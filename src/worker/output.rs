@@ -4,11 +4,9 @@
 use std::io;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use scoreboard::records::Phase;
 
 use super::connection::{Connection, Interest};
-use super::interpreter::{Flow, Loop, board_phase};
-use super::ledger::Work;
+use super::interpreter::{Flow, Loop};
 use crate::sys::socket;
 
 /// Output buffers above this are given back.
@@ -23,23 +21,7 @@ impl Loop {
         mut out: Vec<u8>,
         flow: Flow,
     ) -> Flow {
-        if self.tally != self.published {
-            let phase = if connection.session.in_message() {
-                board_phase(connection.session.phase())
-            } else {
-                Phase::Idle
-            };
-            self.in_hand = (key, phase);
-            let facts = connection.session.facts().borrow();
-            let work = Work {
-                phase,
-                queue_id: facts.queue_id().filter(|_| phase != Phase::Idle),
-                now_ns: self.now_ns,
-            };
-            self.intake
-                .ledger
-                .publish(&self.tally, &mut self.published, Some(work));
-        }
+        self.leave(key, connection, !out.is_empty());
         let written = self.send(key, connection, &out);
         if out.capacity() > KEPT_BYTES {
             out = Vec::new();

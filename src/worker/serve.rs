@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::EpollFlags;
 
 use super::connection::{Call, Connection, Interest};
-use super::interpreter::{Flow, Loop, board_phase, report};
-use super::ledger::Work;
+use super::interpreter::{Flow, Loop, report};
 use super::message_log;
 use super::timers::Kind;
 use crate::policy::{Progress, Suspended, Wake};
@@ -173,24 +172,6 @@ impl Loop {
         (deadline, until)
     }
 
-    /// Publishes the work in hand before the policy runs: if it kills the process, the board says what it was.
-    pub(super) fn enter(&mut self, key: u64, connection: &Connection, until: u64) {
-        let phase = board_phase(connection.session.phase());
-        if self.in_hand != (key, phase) {
-            self.in_hand = (key, phase);
-            let facts = connection.session.facts().borrow();
-            let work = Work {
-                phase,
-                queue_id: facts.queue_id(),
-                now_ns: self.now_ns,
-            };
-            self.intake
-                .ledger
-                .publish(&self.tally, &mut self.published, Some(work));
-        }
-        self.intake.ledger.busy_until(self.index, until);
-    }
-
     pub(super) fn answer(
         &mut self,
         connection: &mut Connection,
@@ -215,11 +196,10 @@ impl Loop {
         connection.engine.end_message(&mut connection.ctx);
         connection.next_progress = None;
         connection.group = None;
-        if let Some(since) = connection.message_since.take()
-            && self.intake.milter.message_log
-        {
+        let since = connection.message_since.take();
+        let took = self.note_message(since);
+        if since.is_some() && self.intake.milter.message_log {
             let facts = connection.session.facts().borrow();
-            let took = Instant::now().saturating_duration_since(since);
             let redact = self.intake.milter.redact;
             let phase = connection.session.phase();
             crate::log::message(&message_log::line(&facts, &self.tally, phase, took, redact));
@@ -256,6 +236,7 @@ impl Loop {
             suspended,
             deadline,
         }));
+        self.suspends(key, connection);
     }
 
     /// Resumes the callbacks whose time has come, each once.
@@ -289,8 +270,9 @@ impl Loop {
             suspended,
             deadline,
         } = *in_hand;
+        self.wakes(key, &connection);
         let until = self.deadline(&mut connection).1;
-        self.enter(key, &connection, until);
+        self.enter(key, &mut connection, until);
         let progress = connection
             .engine
             .resume(&mut connection.ctx, suspended, deadline);
