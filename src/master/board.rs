@@ -140,7 +140,7 @@ impl Books {
         record.dispatched = 0;
         record.returned = 0;
         record.lost_connections += lost_connections;
-        record.lost_messages += lost_messages;
+        record.lost_messages = record.lost_messages.saturating_add(lost_messages);
         record.base = record.base.plus(&counters);
         record.late_answers = record.late_answers.saturating_add(last.late_answers);
         record.last_end = end;

@@ -33,8 +33,12 @@ mod status {
 
 /// Bytes of the lock file for one master's children: more than a board has slots.
 const LOCK_SPAN: i64 = 1 << 20;
-/// Descriptors below which a start warns: what a modest pool needs.
-const FEW_DESCRIPTORS: u64 = 4096;
+/// Connections below which a start without a pool warns.
+const FEW_CONNECTIONS: u64 = 1024;
+/// What the master has open for a child: both ends of the control socket, and the control page.
+const DESCRIPTORS_OF_A_CHILD: u64 = 3;
+/// What a process has open beside its connections or children: log, sockets of its own, overload answers, files of the policy.
+const OTHER_DESCRIPTORS: u64 = 128;
 
 /// Why it does not start.
 struct Refusal {
@@ -131,7 +135,8 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         return Ok(None);
     };
     let lock_base = lock_base(&lock);
-    warn_early(&milter, descriptors, account.as_ref(), report);
+    let capacity = capacity(&milter, descriptors);
+    warn_early(&milter, descriptors, capacity, account.as_ref(), report);
     start_log(&milter, &paths, account.as_ref(), report)
         .map_err(|text| refuse(status::GENERIC, fail(text)))?;
     let access = socket_access(&milter, account.as_ref())
@@ -204,7 +209,9 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         next_line: now,
         backlog: BacklogGauge::new(tcp),
         sample_from: 0,
-        full_said: false,
+        episode: None,
+        full_said: None,
+        capacity,
         start_failure: None,
         start_status: 0,
         accept_batch: 1,
@@ -321,16 +328,33 @@ fn socket_access(milter: &MilterConfig, account: Option<&Account>) -> Result<Acc
     })
 }
 
+/// Connections that one child carries: what is configured, as far as there are descriptors.
+fn capacity(milter: &MilterConfig, descriptors: u64) -> Option<u64> {
+    let possible = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(1);
+    let configured = milter.child_capacity().map_or(u64::MAX, u64::from);
+    Some(configured.min(possible))
+}
+
 fn warn_early(
     milter: &MilterConfig,
     descriptors: u64,
+    capacity: Option<u64>,
     account: Option<&Account>,
     report: &mut Report,
 ) {
-    let wanted = u64::from(milter.child_capacity().unwrap_or(1024));
-    if descriptors < FEW_DESCRIPTORS.min(wanted + 64) {
+    let configured = milter.child_capacity().map(u64::from);
+    if let Some(possible) = capacity
+        && possible < configured.unwrap_or(FEW_CONNECTIONS)
+    {
         report.warning(&format!(
-            "only {descriptors} files may be open, each connection needs one; raise the limit (ulimit -n, LimitNOFILE=)"
+            "only {descriptors} files may be open, so that a process carries {possible} connections at most; raise the limit (ulimit -n, LimitNOFILE=)"
+        ));
+    }
+    let own = u64::from(milter.most_slots()) * DESCRIPTORS_OF_A_CHILD + OTHER_DESCRIPTORS;
+    if descriptors < own {
+        report.warning(&format!(
+            "only {descriptors} files may be open, and the master of {} children needs {own}; raise the limit (ulimit -n, LimitNOFILE=) or lower max_pooled_procs",
+            milter.most_children()
         ));
     }
     if account.is_none() {

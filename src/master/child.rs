@@ -31,19 +31,24 @@ pub(super) struct Child {
     _page_descriptor: OwnedFd,
     pub(super) ready: bool,
     pub(super) retiring: bool,
-    /// It left a connection unread.
+    /// It left a connection unread, and has not shown since that it reads.
     pub(super) unresponsive: bool,
+    /// What it had heard of our probes when it was found to leave a connection unread.
+    heard_before: u64,
     pub(super) forked: Instant,
     idle_since: Instant,
     unread_since: Option<Instant>,
     completed: u64,
+    taken: u64,
     marked: u64,
     marked_returned: u64,
     marked_completed: u64,
     pub(super) limits: Limits,
-    /// An order that its full socket did not take.
-    due: Option<u8>,
+    /// Orders that its full socket did not take.
+    due: Vec<u8>,
     pub(super) killed: bool,
+    /// The deadline that it was found to be past.
+    late_until: Option<u64>,
 }
 
 /// What a child said when its socket was read.
@@ -86,16 +91,19 @@ impl Child {
             ready: false,
             retiring: false,
             unresponsive: false,
+            heard_before: 0,
             forked: now,
             idle_since: now,
             unread_since: None,
             completed: 0,
+            taken: 0,
             marked: 0,
             marked_returned: 0,
             marked_completed: 0,
             limits,
-            due: None,
+            due: Vec::new(),
             killed: false,
+            late_until: None,
         }
     }
 
@@ -136,13 +144,36 @@ impl Child {
         if progressed {
             self.idle_since = now;
         }
-        if self.page.load(Word::Taken) >= taken_on {
+        let taken = self.page.load(Word::Taken);
+        let reads = taken > self.taken;
+        self.taken = self.taken.max(taken);
+        if taken >= taken_on {
             self.unread_since = None;
-            self.unresponsive = false;
-        } else if self.unread_since.is_none() {
+        } else if reads || self.unread_since.is_none() {
+            // One that reads, if only slowly, leaves nothing unread for long.
             self.unread_since = Some(now);
         }
+        if reads || self.page.load(Word::Heard) != self.heard_before {
+            self.unresponsive = false;
+        }
         progressed
+    }
+
+    /// It leaves a connection unread: it gets no more until it shows that it reads. To be asked with [`Child::probe`].
+    pub(super) fn found_unresponsive(&mut self) {
+        self.unresponsive = true;
+        self.heard_before = self.page.load(Word::Heard);
+    }
+
+    /// Asks it to show that it reads.
+    pub(super) fn probe(&self) {
+        // A full socket holds a probe already, or a connection, whose reading shows as much.
+        let _ = pass_fd::send(&self.control, &[order::PROBE], None);
+    }
+
+    /// When it will have left a connection unread for `limit`.
+    pub(super) fn unread_until(&self, limit: Duration) -> Option<Instant> {
+        self.unread_since.map(|since| since + limit)
     }
 
     /// Since when a connection lies unread.
@@ -151,12 +182,14 @@ impl Child {
             .map(|since| now.saturating_duration_since(since))
     }
 
-    /// Has it stayed in the policy's code past the deadline that it named (BOOTTIME ns)?
-    pub(super) fn overdue(&self, interpreters: u32, now_ns: u64, grace: Duration) -> bool {
+    /// Has it stayed in the policy's code past the deadline that it named (BOOTTIME ns)? True only when it was so at the last look, too:
+    /// the clock of the policy's own deadline stands still while the machine or the child is suspended, ours does not.
+    pub(super) fn overdue(&mut self, interpreters: u32, now_ns: u64, grace: Duration) -> bool {
         let grace = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
-        self.page
-            .busy_until(interpreters as usize)
-            .is_some_and(|until| until.saturating_add(grace) < now_ns)
+        let until = self.page.busy_until(interpreters as usize);
+        let late = until.filter(|until| until.saturating_add(grace) < now_ns);
+        let before = std::mem::replace(&mut self.late_until, late);
+        late.is_some() && before == late
     }
 
     /// As the pool sees it.
@@ -214,30 +247,23 @@ impl Child {
         }
     }
 
-    /// Remembers an order for later; abort includes retire, and either is more than a reopened log.
+    /// Remembers an order for later, once.
     fn owe(&mut self, what: u8) {
-        let rank = |what: u8| match what {
-            order::ABORT => 2,
-            order::RETIRE => 1,
-            _ => 0,
-        };
-        self.due = self
-            .due
-            .into_iter()
-            .chain([what])
-            .max_by_key(|what| rank(*what));
+        if !self.due.contains(&what) {
+            self.due.push(what);
+        }
     }
 
-    /// Gives the order that did not go through.
-    pub(super) fn repeat_order(&mut self) {
-        if let Some(what) = self.due.take() {
+    /// Gives the orders that did not go through.
+    pub(super) fn repeat_orders(&mut self) {
+        for what in std::mem::take(&mut self.due) {
             self.order(what);
         }
     }
 
     /// Has an order not gone through?
     pub(super) fn has_due_order(&self) -> bool {
-        self.due.is_some()
+        !self.due.is_empty()
     }
 
     /// Sends a signal. The child is ours and not reaped: its pid cannot be anybody else's.
@@ -278,6 +304,8 @@ impl Child {
                     }
                     back.push((socket, treatment));
                 }
+                // The caller sends another one.
+                ([order::PROBE, ..], None) => {}
                 ([what, ..], None) => orders.push(what),
                 _ => {}
             }

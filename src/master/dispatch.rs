@@ -22,7 +22,7 @@ const MOST_A_TURN: usize = 64;
 /// Overload answers under way at once; the rest waits.
 const MOST_MARKED: u64 = 64;
 /// A child that leaves a connection unread for this long gets no more.
-const UNREAD_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const UNREAD_LIMIT: Duration = Duration::from_secs(1);
 /// How long nothing is accepted after descriptors or memory were short.
 const RESOURCES_PAUSE: Duration = Duration::from_secs(1);
 
@@ -53,11 +53,11 @@ impl Master {
             max: self.milter.most_children(),
             slots: self.milter.most_slots(),
             idle_limit: self.milter.pooled_proc_idle_limit,
-            capacity: self.milter.child_capacity().map(u64::from),
+            capacity: self.capacity,
         }
     }
 
-    /// What becomes of the next connection. Also asks for another child where the pool should grow.
+    /// What becomes of the next connection.
     pub(super) fn arrival(&self, views: &[ChildView]) -> Arrival {
         match self.phase {
             Phase::Running => {}
@@ -142,10 +142,21 @@ impl Master {
                         return;
                     }
                     // The peer left again, or the network had an error of its own (accept(2)): the next one.
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        return self.resources_short(&error, now);
-                    }
-                    _ => {}
+                    Some(
+                        libc::ECONNABORTED
+                        | libc::EINTR
+                        | libc::EPROTO
+                        | libc::ENETDOWN
+                        | libc::ENOPROTOOPT
+                        | libc::EHOSTDOWN
+                        | libc::ENONET
+                        | libc::EHOSTUNREACH
+                        | libc::ENETUNREACH
+                        | libc::ETIMEDOUT
+                        | libc::ECONNRESET,
+                    ) => {}
+                    // Whatever else it is, it will not pass by being tried at once.
+                    _ => return self.resources_short(&error, now),
                 },
             }
         }
@@ -154,8 +165,9 @@ impl Master {
     fn resources_short(&mut self, error: &io::Error, now: Instant) {
         if self.resources_until.is_none() {
             let text = format!(
-                "milter {}: no connection can be accepted: {error}; raise the limit of open files (LimitNOFILE=, ulimit -n)",
-                self.milter.name
+                "milter {}: no connection can be accepted: {error}; {}; trying again each second",
+                self.milter.name,
+                advice(error)
             );
             log::error!("{text}");
             self.books.trouble(&text);
@@ -221,8 +233,12 @@ impl Master {
         }
     }
 
-    /// Gives what is in hand to whoever has room now.
+    /// Gives what is in hand to whoever has room now. In a stop nobody takes it any more.
     pub(super) fn hand_on(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Retiring(_) | Phase::Aborting(_)) {
+            self.books.global.rejected += self.in_hand.len() as u64;
+            self.in_hand.clear();
+        }
         for _ in 0..self.in_hand.len() {
             let Some((connection, treatment)) = self.in_hand.pop_front() else {
                 return;
@@ -254,13 +270,14 @@ impl Master {
                 .is_some_and(|unread| unread >= UNREAD_LIMIT)
             {
                 if !child.unresponsive {
-                    child.unresponsive = true;
+                    child.found_unresponsive();
                     log::warn!(
                         "child {} leaves a connection unread: it gets no more until it reads",
                         child.pid
                     );
                 }
                 let back = child.take_back(MOST_A_TURN);
+                child.probe();
                 if !back.is_empty() {
                     self.books.slots[slot].returned += back.len() as u64;
                     self.books
@@ -277,5 +294,18 @@ impl Master {
             .iter()
             .flatten()
             .any(|child| child.unread_for(now).is_some())
+    }
+}
+
+/// What helps against a shortage.
+pub(super) fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "raise the limit of open files (LimitNOFILE=, ulimit -n)",
+        Some(libc::ENFILE) => "the machine has no file descriptor left (fs.file-max)",
+        Some(libc::ENOMEM | libc::ENOBUFS) => "memory is short",
+        Some(libc::EAGAIN) => {
+            "raise the limit of processes (TasksMax=, ulimit -u) or lower max_pooled_procs"
+        }
+        _ => "look for what forbids it",
     }
 }

@@ -43,12 +43,6 @@ impl Master {
         };
         let slot = u32::try_from(slot).unwrap_or(u32::MAX);
         let incarnation = self.books.slots[slot as usize].incarnation;
-        // Readers look at slots ever used only: this one counts from now on.
-        let used = u64::from(slot) + 1;
-        if self.books.global.slots_high_water < used {
-            self.books.global.slots_high_water = used;
-            self.books.publish_global();
-        }
         self.books.board.adopt_child(slot, incarnation);
         let ends = match Ends::make() {
             Ok(ends) => ends,
@@ -142,6 +136,10 @@ impl Master {
         record.processes += 1;
         record.generation = self.generation;
         let processes = record.processes;
+        // Readers look at slots ever used only.
+        let used = u64::from(slot) + 1;
+        self.books.global.slots_high_water = self.books.global.slots_high_water.max(used);
+        self.books.publish_global();
         self.books.publish_slot(slot);
         self.books.slot_event(EventKind::Fork, slot, processes);
         self.books.global.forks += 1;
@@ -251,26 +249,34 @@ impl Master {
 
     /// Retires one child.
     pub(super) fn retire(&mut self, slot: u32, reason: RetireReason) {
+        let retiring = |child: &Child| child.retiring;
+        if self.children[slot as usize].as_ref().is_some_and(retiring) {
+            return;
+        }
+        self.dismiss(slot, reason, order::RETIRE);
+    }
+
+    /// Gives a child its last order: to retire, or to abort.
+    fn dismiss(&mut self, slot: u32, reason: RetireReason, last: u8) {
         let Some(child) = self.children[slot as usize].as_mut() else {
             return;
         };
-        if child.retiring {
+        child.order(last);
+        if std::mem::replace(&mut child.retiring, true) {
             return;
         }
-        child.retiring = true;
-        child.order(order::RETIRE);
         let record = &mut self.books.slots[slot as usize];
         record.state = slot_state(child).word();
         record.retire_reason = reason.word();
         record.retiring_since_ns = clock::boottime_ns();
-        self.books.publish_slot(slot);
-        self.books
-            .slot_event(EventKind::Retire, slot, reason.word());
         log::debug!(
             "child {} of slot {slot} retires: {}",
             child.pid,
             reason.name()
         );
+        self.books.publish_slot(slot);
+        self.books
+            .slot_event(EventKind::Retire, slot, reason.word());
     }
 
     /// Buries every dead child. Returns whether there was one.
@@ -414,14 +420,7 @@ impl Master {
         self.books.global.state = MilterState::Retiring.word();
         self.close_port();
         for slot in 0..self.milter.most_slots() {
-            if let Some(child) = self.children[slot as usize].as_mut() {
-                child.order(order::ABORT);
-            }
-            self.retire(slot, RetireReason::Stop);
-            if let Some(child) = self.children[slot as usize].as_mut() {
-                // The later order is the stronger one; it is the one to be repeated.
-                child.order(order::ABORT);
-            }
+            self.dismiss(slot, RetireReason::Stop, order::ABORT);
         }
     }
 

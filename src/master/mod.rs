@@ -69,6 +69,14 @@ enum Phase {
     Aborting(Instant),
 }
 
+/// A time in which no child has room, with short gaps.
+#[derive(Clone, Copy, Debug)]
+struct Episode {
+    begun_ns: u64,
+    /// Since when there is room again.
+    room_since: Option<Instant>,
+}
+
 /// How a master's loop ends.
 enum End {
     /// We are a child now.
@@ -114,7 +122,12 @@ struct Master {
     backlog: BacklogGauge,
     /// Where the next sample of the children's memory begins.
     sample_from: usize,
-    full_said: bool,
+    /// The time without room that goes on, or ended just now.
+    episode: Option<Episode>,
+    /// When the log was last told of one.
+    full_said: Option<Instant>,
+    /// Connections that one child carries: what is configured, and what its descriptors allow.
+    capacity: Option<u64>,
     start_failure: Option<String>,
     start_status: i32,
     /// Connections to be accepted at the next turn at most.

@@ -9,10 +9,10 @@ use scoreboard::EventKind;
 use scoreboard::records::NotAccepting;
 
 use super::boot::TICK;
-use super::dispatch::Arrival;
+use super::dispatch::{Arrival, UNREAD_LIMIT, advice};
 use super::lifecycle::Birth;
 use super::pool::{self, Action};
-use super::{End, Master, Phase};
+use super::{End, Episode, Master, Phase};
 use crate::sys::{clock, process};
 use crate::worker::order;
 
@@ -25,6 +25,12 @@ pub(super) const WAKES: u64 = 3;
 const SAMPLES: usize = 16;
 /// How much longer than its own deadline a child may stay in the policy's code: beyond it hangs in native code.
 const HANG_GRACE: Duration = Duration::from_secs(5);
+/// With room for so long an episode without room is over.
+const EPISODE_GAP: Duration = Duration::from_secs(1);
+/// How often the log is told at most that the milter is full.
+const FULL_SAID_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked whether killed children are gone.
+const KERNEL_TIME: Duration = Duration::from_secs(1);
 /// A tick while a connection lies unread, or an order has not gone through.
 const SHORT_TICK: Duration = Duration::from_millis(100);
 
@@ -50,6 +56,7 @@ impl Master {
                 }
             };
             let now = Instant::now();
+            self.let_go_of_pauses(now);
             let mut arrived = false;
             let mut woken = false;
             for event in &events[..count] {
@@ -106,8 +113,9 @@ impl Master {
 
     fn fork_failed(&mut self, error: &std::io::Error, now: Instant) {
         let text = format!(
-            "milter {}: no child can be forked: {error}; raise the limit of processes (TasksMax=, ulimit -u) or lower max_pooled_procs",
-            self.milter.name
+            "milter {}: no child can be forked: {error}; {}",
+            self.milter.name,
+            advice(error)
         );
         log::error!("{text}");
         self.books.trouble(&text);
@@ -129,6 +137,10 @@ impl Master {
             .into_iter()
             .flatten()
         {
+            until = until.min(other);
+        }
+        let unread = self.children.iter().flatten();
+        for other in unread.filter_map(|child| child.unread_until(UNREAD_LIMIT)) {
             until = until.min(other);
         }
         match self.phase {
@@ -185,7 +197,7 @@ impl Master {
     fn tick(&mut self, now: Instant, woken: bool) {
         self.books.board.repair_header();
         for child in self.children.iter_mut().flatten() {
-            child.repeat_order();
+            child.repeat_orders();
         }
         for _ in 0..SAMPLES.min(self.children.len()) {
             let slot = self.sample_from % self.children.len();
@@ -195,13 +207,7 @@ impl Master {
             }
         }
         self.kill_hanging();
-        if self.resources_until.is_some_and(|until| now >= until) {
-            self.resources_until = None;
-        }
-        if self.backoff_until.is_some_and(|until| now >= until) {
-            self.backoff_until = None;
-            self.books.global.backoff_until_ns = 0;
-        }
+        self.kill_unready(now);
         match self.phase {
             Phase::Starting(deadline) if now >= deadline => {
                 let reason = format!(
@@ -220,7 +226,11 @@ impl Master {
                 );
                 self.abort();
             }
-            Phase::Aborting(deadline) if now >= deadline => self.kill_all(),
+            Phase::Aborting(deadline) if now >= deadline => {
+                self.kill_all();
+                // Only the kernel can be waited for now.
+                self.phase = Phase::Aborting(now + KERNEL_TIME);
+            }
             _ => {}
         }
         let full = self.books.global.not_accepting == NotAccepting::Full.word();
@@ -246,6 +256,47 @@ impl Master {
                 .flatten()
                 .any(super::child::Child::has_due_order);
         self.next_tick = now + if soon { SHORT_TICK } else { TICK };
+    }
+
+    /// Forking and accepting go on after their pauses.
+    fn let_go_of_pauses(&mut self, now: Instant) {
+        if self.resources_until.is_some_and(|until| now >= until) {
+            self.resources_until = None;
+        }
+        if self.backoff_until.is_some_and(|until| now >= until) {
+            self.backoff_until = None;
+            self.books.global.backoff_until_ns = 0;
+        }
+        // What is due at a deadline is done by the tick.
+        let due = match self.phase {
+            Phase::Starting(deadline) | Phase::Retiring(deadline) | Phase::Aborting(deadline) => {
+                now >= deadline
+            }
+            Phase::Running => false,
+        };
+        if due {
+            self.next_tick = now;
+        }
+    }
+
+    /// Ends children that do not come up: while they do not, nobody may serve. (The first ones are bound by the start itself.)
+    fn kill_unready(&mut self, now: Instant) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let limit = self.milter.start_timeout;
+        for child in self.children.iter_mut().flatten() {
+            let late = now.saturating_duration_since(child.forked) >= limit;
+            if late && !child.ready && !child.killed {
+                log::error!(
+                    "child {} was not ready within {} s (start_timeout) and is killed",
+                    child.pid,
+                    limit.as_secs()
+                );
+                child.killed = true;
+                child.signal(Signal::SIGKILL);
+            }
+        }
     }
 
     /// Ends children that hang in native code: the last resort, for it costs them their other connections.
@@ -299,7 +350,7 @@ impl Master {
                 || why == NotAccepting::Limit
                 || !self.in_hand.is_empty(),
         );
-        self.account_for_capacity(why, &views);
+        self.account_for_capacity(why, &views, now);
         let global = &mut self.books.global;
         global.accepting = u64::from(why == NotAccepting::Accepting);
         global.not_accepting = why.word();
@@ -326,36 +377,59 @@ impl Master {
         }
     }
 
-    fn account_for_capacity(&mut self, why: NotAccepting, views: &[pool::ChildView]) {
-        let now = clock::boottime_ns();
+    /// Time without room is exact; an episode lasts until there was room for a second, for in a crowd a place is free a thousand times a second.
+    fn account_for_capacity(&mut self, why: NotAccepting, views: &[pool::ChildView], now: Instant) {
+        let now_ns = clock::boottime_ns();
         let global = &mut self.books.global;
         let full = matches!(why, NotAccepting::Full | NotAccepting::Limit);
         if full && global.capacity_since_ns == 0 {
-            global.capacity_since_ns = now;
-            global.capacity_episodes += 1;
-            self.books.event(EventKind::Full, why.word());
-            if !self.full_said {
-                self.full_said = true;
-                let setting = if why == NotAccepting::Limit {
-                    "concurrency_limit"
-                } else {
-                    "max_pooled_procs or interpreter_connections"
-                };
-                log::warn!(
-                    "milter {} is full: {} children carry {} connections; new ones wait; consider raising {setting}",
-                    self.milter.name,
-                    views.len(),
-                    views.iter().map(|child| child.requests).sum::<u64>()
-                );
-            }
+            global.capacity_since_ns = now_ns;
         } else if !full && global.capacity_since_ns != 0 {
-            let lasted = now.saturating_sub(global.capacity_since_ns);
-            global.capacity_ns += lasted;
+            global.capacity_ns += now_ns.saturating_sub(global.capacity_since_ns);
             global.capacity_since_ns = 0;
-            self.books.event(EventKind::Room, lasted);
-            // Said again only after it was half empty: once an episode.
-            self.full_said = false;
         }
+        match (&mut self.episode, full) {
+            (None, false) => {}
+            (None, true) => {
+                global.capacity_episodes += 1;
+                self.episode = Some(Episode {
+                    begun_ns: now_ns,
+                    room_since: None,
+                });
+                self.books.event(EventKind::Full, why.word());
+                self.say_full(why, views, now);
+            }
+            (Some(episode), true) => episode.room_since = None,
+            (Some(episode), false) => {
+                let since = *episode.room_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= EPISODE_GAP {
+                    let lasted = now_ns.saturating_sub(episode.begun_ns);
+                    self.episode = None;
+                    self.books.event(EventKind::Room, lasted);
+                }
+            }
+        }
+    }
+
+    fn say_full(&mut self, why: NotAccepting, views: &[pool::ChildView], now: Instant) {
+        if self
+            .full_said
+            .is_some_and(|said| now < said + FULL_SAID_EVERY)
+        {
+            return;
+        }
+        self.full_said = Some(now);
+        let setting = if why == NotAccepting::Limit {
+            "concurrency_limit"
+        } else {
+            "max_pooled_procs or interpreter_connections"
+        };
+        log::warn!(
+            "milter {} is full: {} children carry {} connections; new ones wait; consider raising {setting}",
+            self.milter.name,
+            views.len(),
+            views.iter().map(|child| child.requests).sum::<u64>()
+        );
     }
 
     fn await_listener(&mut self, wanted: bool) {

@@ -25,6 +25,8 @@ pub enum Word {
     CompletedMarked = 2,
     /// Messages processed: what `pooled_proc_message_limit` counts.
     Messages = 3,
+    /// Probes read from the control socket.
+    Heard = 4,
 }
 
 /// First of the words that tell how long an interpreter may stay in the policy's code.

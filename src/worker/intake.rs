@@ -228,6 +228,10 @@ impl Intake {
                 ([order::RETIRE, ..], None) => Order::Retire,
                 ([order::ABORT, ..], None) => Order::Abort,
                 ([order::REOPEN, ..], None) => Order::Reopen,
+                ([order::PROBE, ..], None) => {
+                    self.ledger.heard();
+                    Order::Nothing
+                }
                 _ => Order::Nothing,
             },
         }

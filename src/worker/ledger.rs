@@ -19,6 +19,7 @@ struct Board {
     record: ChildRecord,
     page: ChildPage,
     completed_marked: u64,
+    probes_heard: u64,
     /// What each interpreter has in hand.
     hands: Vec<Hand>,
 }
@@ -60,6 +61,7 @@ impl Ledger {
                 record,
                 page,
                 completed_marked: 0,
+                probes_heard: 0,
                 hands: vec![
                     Hand {
                         work: Work::idle(0),
@@ -101,6 +103,13 @@ impl Ledger {
         board.record.queue = queued;
         self.page.store(Word::Taken, board.record.connections_taken);
         board.publish();
+    }
+
+    /// The master asked whether its orders are read.
+    pub(super) fn heard(&self) {
+        let mut board = self.lock();
+        board.probes_heard += 1;
+        self.page.store(Word::Heard, board.probes_heard);
     }
 
     /// The queue changed.

@@ -51,6 +51,8 @@ pub mod order {
     pub const ABORT: u8 = b'A';
     /// Reopen the log.
     pub const REOPEN: u8 = b'L';
+    /// Show that orders are read.
+    pub const PROBE: u8 = b'P';
 }
 
 /// Messages to the master, first byte.

@@ -141,6 +141,24 @@ impl Milter {
         run(self.command(arguments), 2 * SOON)
     }
 
+    /// The same under a hard limit of open files.
+    pub fn pmx_with_descriptors(&self, limit: u64, arguments: &[&str]) -> Outcome {
+        let plain = self.command(arguments);
+        let mut limited = Command::new("prlimit");
+        limited
+            .arg(format!("--nofile={limit}:{limit}"))
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .current_dir("/");
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        run(limited, 2 * SOON)
+    }
+
     /// The same without waiting.
     pub fn pmx_in_background(&self, arguments: &[&str]) -> Running {
         spawn(self.command(arguments))
