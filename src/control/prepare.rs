@@ -126,6 +126,7 @@ mod tests {
             name: "somebody".to_owned(),
             uid: 54_321,
             gid: 54_321,
+            groups: vec![54_321],
         };
         for_user(&run, &account).unwrap();
         let secret = dir.path().join("secret");
@@ -158,6 +159,7 @@ mod tests {
             name: "somebody".to_owned(),
             uid: 54_321,
             gid: 54_321,
+            groups: vec![54_321],
         };
         assert!(matches!(
             for_user(dir.path(), &account),

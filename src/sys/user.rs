@@ -14,6 +14,8 @@ pub struct Account {
     pub uid: u32,
     /// Primary group.
     pub gid: u32,
+    /// All groups. Asked for once: a name service may hang, and children must not.
+    pub groups: Vec<u32>,
 }
 
 /// Why an account cannot be used.
@@ -58,11 +60,18 @@ pub fn account(name: &str) -> Result<Account, AccountError> {
         Err(error) => Err(AccountError::Lookup(name.to_owned(), error.into())),
         Ok(None) => Err(AccountError::Unknown(name.to_owned())),
         Ok(Some(user)) if user.uid.is_root() => Err(AccountError::Root(name.to_owned())),
-        Ok(Some(user)) => Ok(Account {
-            name: user.name,
-            uid: user.uid.as_raw(),
-            gid: user.gid.as_raw(),
-        }),
+        Ok(Some(user)) => {
+            let groups = CString::new(user.name.as_str())
+                .map_err(io::Error::from)
+                .and_then(|name| Ok(unistd::getgrouplist(&name, user.gid)?))
+                .map_err(|error| AccountError::Lookup(name.to_owned(), error))?;
+            Ok(Account {
+                name: user.name,
+                uid: user.uid.as_raw(),
+                gid: user.gid.as_raw(),
+                groups: groups.into_iter().map(Gid::as_raw).collect(),
+            })
+        }
     }
 }
 
@@ -106,8 +115,8 @@ pub fn become_account(account: &Account) -> io::Result<()> {
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-    let name = CString::new(account.name.as_str())?;
-    unistd::initgroups(&name, gid)?;
+    let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
+    unistd::setgroups(&groups)?;
     unistd::setresgid(gid, gid, gid)?;
     unistd::setresuid(uid, uid, uid)?;
     if unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok()
