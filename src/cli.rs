@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::MilterName;
-use crate::control::status::{self, Format};
+use crate::control::status::{self, Format, Show};
 use crate::control::try_policy::Options;
 use crate::control::{
     self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, help, restart, run,
@@ -166,6 +166,12 @@ struct StatusArgs {
     /// For people, or for programs
     #[arg(long, value_enum, default_value_t = FormatArg::Text)]
     format: FormatArg,
+    /// What each slot is at, times, losses, deaths and whether the books balance; JSON always has these
+    #[arg(long)]
+    long: bool,
+    /// The last ten minutes second by second, and the last events
+    #[arg(long)]
+    history: bool,
     /// Again and again, until Ctrl-C
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     watch: Option<Duration>,
@@ -309,7 +315,13 @@ fn show(place: &Place, args: StatusArgs) -> ExitCode {
         FormatArg::Text => Format::Text,
         FormatArg::Json => Format::Json,
     };
-    ExitCode::from(status::status(place, &args.milters, format, args.watch).code())
+    let show = Show {
+        format,
+        long: args.long,
+        history: args.history,
+        watch: args.watch,
+    };
+    ExitCode::from(status::status(place, &args.milters, show).code())
 }
 
 fn code(exit: Exit) -> ExitCode {

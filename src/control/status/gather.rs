@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::unistd::Pid;
-use scoreboard::{BoardVerdict, MilterState, Snapshot};
+use scoreboard::{BoardVerdict, History, MilterState, ReadError, Reader, Snapshot};
 
 use crate::config::MilterName;
 use crate::control::place::{Found, each_once, not_configured};
@@ -14,8 +14,17 @@ use crate::sys::{lock, process};
 
 use super::view::{Kernel, State, View, Views};
 
+/// What is read of a board beside its records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Want {
+    /// The histograms of the phases: about twice the cost.
+    pub(super) histograms: bool,
+    /// The rings of seconds and events.
+    pub(super) history: bool,
+}
+
 /// Looks at every milter that was named; without names at every one that is there or enabled.
-pub(super) fn gather(found: &Found, names: &[MilterName]) -> Views {
+pub(super) fn gather(found: &Found, names: &[MilterName], want: Want) -> Views {
     let mut unknown = 0;
     let names = if names.is_empty() {
         all(found, &mut unknown)
@@ -24,7 +33,7 @@ pub(super) fn gather(found: &Found, names: &[MilterName]) -> Views {
     };
     let mut milters = Vec::new();
     for name in names {
-        match look(found, &name) {
+        match look(found, &name, want) {
             Some(view) => milters.push(view),
             None => unknown += 1,
         }
@@ -71,7 +80,7 @@ fn all(found: &Found, unknown: &mut usize) -> Vec<MilterName> {
 }
 
 /// `None` for a name that neither configuration nor run directory knows; told.
-fn look(found: &Found, name: &MilterName) -> Option<View> {
+fn look(found: &Found, name: &MilterName, want: Want) -> Option<View> {
     let paths = Paths::new(&found.run_dir, name);
     let holders = holders(&paths);
     let master = holders
@@ -79,8 +88,12 @@ fn look(found: &Found, name: &MilterName) -> Option<View> {
         .find(|holder| holder.byte == 0)
         .map(|holder| holder.pid);
     let orphans = if master.is_some() { 0 } else { holders.len() };
-    let mut view = match scoreboard::read(&paths.board()) {
-        Ok(board) => of_board(name, board),
+    let mut view = match read(&paths, want) {
+        Ok((board, history)) => {
+            let mut view = of_board(name, board);
+            view.history = view.board.is_some().then_some(history).flatten();
+            view
+        }
         Err(error) if error.is_missing() => match master {
             Some(pid) => starting(name, pid),
             None if orphans > 0 => View::without_board(name.clone(), State::Dead),
@@ -93,7 +106,21 @@ fn look(found: &Found, name: &MilterName) -> Option<View> {
         }
     };
     view.orphans = orphans as u64;
+    if want.history {
+        view.history.get_or_insert_default();
+    }
     Some(view)
+}
+
+fn read(paths: &Paths, want: Want) -> Result<(Snapshot, Option<History>), ReadError> {
+    let reader = Reader::open(&paths.board())?;
+    let board = if want.histograms {
+        reader.detailed()?
+    } else {
+        reader.snapshot()?
+    };
+    let history = want.history.then(|| reader.history()).transpose()?;
+    Ok((board, history))
 }
 
 /// Who holds locks. A lock file that we may not read tells nothing; whether there is a board still does.
@@ -151,6 +178,7 @@ fn of_board(name: &MilterName, board: Snapshot) -> View {
         kernel: kernel_says,
         orphans: 0,
         board: Some(board),
+        history: None,
     }
 }
 

@@ -2,11 +2,15 @@
 #![forbid(unsafe_code)]
 
 mod gather;
-pub mod json;
+mod history;
+mod json;
+mod long;
 #[cfg(test)]
 mod tests;
 mod text;
 mod view;
+mod words;
+mod work;
 
 pub use view::State;
 
@@ -19,6 +23,8 @@ use crate::config::MilterName;
 use super::place::Found;
 use super::terminal::say;
 use super::{Place, StatusExit};
+use gather::Want;
+use text::Detail;
 
 /// For whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,25 +35,51 @@ pub enum Format {
     Json,
 }
 
+/// What is shown, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Show {
+    /// For whom.
+    pub format: Format,
+    /// In text: what each slot is at, and the milter's other numbers. JSON always has them.
+    pub long: bool,
+    /// What the board remembers of the last ten minutes.
+    pub history: bool,
+    /// Again and again until interrupted, or until nobody reads.
+    pub watch: Option<Duration>,
+}
+
+impl Show {
+    fn want(self) -> Want {
+        Want {
+            histograms: self.long || self.format == Format::Json,
+            history: self.history,
+        }
+    }
+
+    fn detail(self) -> Detail {
+        if self.long {
+            Detail::Long
+        } else {
+            Detail::Plain
+        }
+    }
+}
+
 /// Clears a terminal and goes to its top (ECMA-48).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// The text of every milter of a place.
 pub(super) fn page(found: &Found) -> String {
-    text::render(&gather::gather(found, &[]))
+    text::render(&gather::gather(found, &[], Want::default()), Detail::Plain)
 }
 
-/// The verb; `watch`: again and again until interrupted, or until nobody reads.
-pub fn status(
-    place: &Place,
-    names: &[MilterName],
-    format: Format,
-    watch: Option<Duration>,
-) -> StatusExit {
+/// The verb.
+pub fn status(place: &Place, names: &[MilterName], show: Show) -> StatusExit {
+    let (format, watch) = (show.format, show.watch);
     let found = place.find();
     let mut first = true;
     loop {
-        let views = gather::gather(&found, names);
+        let views = gather::gather(&found, names, show.want());
         let exit = StatusExit::fold(
             views
                 .milters
@@ -56,7 +88,7 @@ pub fn status(
                 .chain((views.unknown > 0).then_some(StatusExit::Unknown)),
         );
         let page = match (format, watch) {
-            (Format::Text, _) => text::render(&views),
+            (Format::Text, _) => text::render(&views, show.detail()),
             (Format::Json, None) => json::document(&views),
             (Format::Json, Some(_)) => json::line(&views),
         };

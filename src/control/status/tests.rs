@@ -3,14 +3,17 @@
 
 use bytemuck::Zeroable;
 use scoreboard::{
-    ChildRecord, Counters, Cut, Death, FLAG_NO_POOL, GlobalRecord, Header, Liveness, Lock,
-    MasterRecord, Phase, Slot, SlotState, Snapshot, encode_end, put_text,
+    ChildRecord, Counters, Cut, FLAG_NO_POOL, GlobalRecord, Header, Liveness, Lock, MasterRecord,
+    Phase, Slot, SlotState, Snapshot, put_text,
 };
-use serde_json::Value;
 
+use super::text;
 use super::view::{Kernel, State, View, Views};
-use super::{json, text};
 use crate::control::help;
+
+mod history;
+mod json;
+mod long;
 
 const SECOND: u64 = 1_000_000_000;
 const NOW: u64 = 1_000 * SECOND;
@@ -104,6 +107,7 @@ fn view(name: &str, state: State, board: Option<Snapshot>) -> View {
         }),
         orphans: 0,
         board,
+        history: None,
     }
 }
 
@@ -114,6 +118,10 @@ fn views(milters: Vec<View>) -> Views {
         wall_seconds: 1_700_000_000.123_456,
         boot_id: Some("b-1".to_owned()),
     }
+}
+
+fn plain(views: &Views) -> String {
+    text::render(views, text::Detail::Plain)
 }
 
 fn example() -> View {
@@ -129,7 +137,7 @@ fn the_example_of_the_manual_is_printed_to_the_byte() {
     let start = page.iter().position(|l| *l == "policy: running").unwrap();
     let expected = page[start..start + 6].join("\n") + "\n";
     assert!(expected.contains("    slot#1:   pid=2351   vsz=44.0  acc=17/1200/2 req=1*"));
-    assert_eq!(text::render(&views(vec![example()])), expected);
+    assert_eq!(plain(&views(vec![example()])), expected);
 }
 
 #[test]
@@ -140,7 +148,7 @@ fn what_is_not_known_is_a_dash_and_an_empty_slot_keeps_its_history() {
         Some(board(vec![empty(0, 4567, 3)])),
     );
     it.kernel = Kernel::default();
-    let text = text::render(&views(vec![it]));
+    let text = plain(&views(vec![it]));
     assert_eq!(
         text,
         "policy: starting\n\
@@ -168,20 +176,20 @@ fn first_lines_name_the_state_and_the_age_where_it_matters() {
         (State::Stale, "m: stale (heartbeat 1017 s old)"),
     ];
     for (state, line) in table {
-        let text = text::render(&views(vec![view("m", state, Some(old()))]));
+        let text = plain(&views(vec![view("m", state, Some(old()))]));
         assert_eq!(text.lines().next(), Some(line));
     }
     for (state, line) in [
         (State::NotRunning, "m: not running\n"),
         (State::Unreadable, "m: unreadable\n"),
     ] {
-        assert_eq!(text::render(&views(vec![view("m", state, None)])), line);
+        assert_eq!(plain(&views(vec![view("m", state, None)])), line);
     }
     let mut orphaned = view("m", State::Dead, Some(old()));
     orphaned.orphans = 2;
-    let text = text::render(&views(vec![orphaned]));
+    let text = plain(&views(vec![orphaned]));
     assert!(text.starts_with("m: dead (heartbeat 7 s old, 2 orphans finishing)\n"));
-    assert_eq!(text::render(&views(vec![])), "no milter is running\n");
+    assert_eq!(plain(&views(vec![])), "no milter is running\n");
 }
 
 #[test]
@@ -192,7 +200,7 @@ fn the_summary_is_the_sum_of_the_slots_in_the_printed_text() {
         slot(2, 12, (1, 7), 0, 1, 3),
         slot(3, 13, (20, 0), 0, 1, 0),
     ];
-    let text = text::render(&views(vec![view("m", State::Running, Some(board(slots)))]));
+    let text = plain(&views(vec![view("m", State::Running, Some(board(slots)))]));
     let requests: Vec<u64> = text
         .lines()
         .filter_map(|line| {
@@ -209,7 +217,7 @@ fn the_summary_is_the_sum_of_the_slots_in_the_printed_text() {
 fn a_hostile_board_cannot_move_the_cursor() {
     let mut hostile = board(vec![]);
     put_text(&mut hostile.global.port, b"inet:\x1b[2J\nx: running");
-    let text = text::render(&views(vec![view("m", State::Running, Some(hostile))]));
+    let text = plain(&views(vec![view("m", State::Running, Some(hostile))]));
     assert!(!text.contains('\x1b'));
     assert!(!text.lines().any(|line| line.starts_with("x: ")));
 }
@@ -223,176 +231,6 @@ fn a_milter_without_a_pool_has_its_flag() {
     if let Some(child) = &mut single.slots[0].child {
         child.queue = 3;
     }
-    let text = text::render(&views(vec![view("m", State::Running, Some(single))]));
+    let text = plain(&views(vec![view("m", State::Running, Some(single))]));
     assert!(text.contains("interp=2/4 seq=7 queue=3 flags=0x1\n"));
-}
-
-fn parsed(views: &Views) -> Value {
-    serde_json::from_str(&json::document(views)).unwrap()
-}
-
-fn keys(value: &Value) -> Vec<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
-}
-
-fn words(text: &str) -> Vec<&str> {
-    text.split(' ').collect()
-}
-
-#[test]
-fn json_has_exactly_these_fields_in_this_order() {
-    let mut it = example();
-    let mut death = Death::zeroed();
-    death.number = 1;
-    death.end = encode_end(None, Some(9));
-    it.board.as_mut().unwrap().deaths = vec![death];
-    let value = parsed(&views(vec![it]));
-    assert_eq!(
-        keys(&value),
-        words("schema version instance boot_id time milters")
-    );
-    let milter = &value["milters"][0];
-    let fields = "name state pid port vsz_bytes threads procs interpreters queue flags heartbeat_age_seconds pool verdicts sessions recipients_refused messages_started messages_in_progress aborted lost deaths slots instance orphans";
-    assert_eq!(keys(milter), words(fields));
-    for (field, inner) in [
-        ("interpreters", "initialized max sequence"),
-        (
-            "pool",
-            "slots_high_water slots_max retiring requests messages connections",
-        ),
-        (
-            "verdicts",
-            "accept reject tempfail discard quarantine error",
-        ),
-        ("sessions", "accept reject tempfail error"),
-        ("lost", "connections messages"),
-    ] {
-        assert_eq!(keys(&milter[field]), words(inner), "{field}");
-    }
-    assert_eq!(
-        keys(&milter["slots"][0]),
-        words(
-            "slot state pid vsz_bytes rss_bytes acc requests messages retiring phase queue_id since_seconds interpreters"
-        )
-    );
-    assert_eq!(
-        keys(&milter["slots"][0]["acc"]),
-        words("process slot processes")
-    );
-    assert_eq!(
-        keys(&milter["deaths"][0]),
-        words("slot pid cause signal exit phase queue_id age_seconds")
-    );
-}
-
-#[test]
-fn json_says_what_the_text_says() {
-    let value = parsed(&views(vec![example()]));
-    let milter = &value["milters"][0];
-    assert_eq!(value["schema"], 1);
-    assert_eq!(value["instance"], "00000000000000ab00000000000000cd");
-    assert_eq!(value["time"], 1_700_000_000.123);
-    assert_eq!(milter["state"], "running");
-    assert_eq!(milter["pool"]["requests"], 3);
-    assert_eq!(milter["pool"]["messages"], 1234);
-    assert_eq!(milter["pool"]["connections"], 4567 + 1200);
-    assert_eq!(milter["pool"]["retiring"], 1);
-    assert_eq!(milter["verdicts"]["accept"], 617);
-    assert_eq!(milter["messages_started"], 1236);
-    assert_eq!(milter["messages_in_progress"], 2);
-    assert_eq!(milter["heartbeat_age_seconds"], 0.25);
-    let slot = &milter["slots"][1];
-    assert_eq!(slot["acc"]["slot"], 1200);
-    assert_eq!(slot["retiring"], true);
-    assert_eq!(slot["phase"], "eom");
-    assert_eq!(slot["since_seconds"], 0.5);
-    assert_eq!(slot["queue_id"], "4ABC\u{fffd}");
-}
-
-#[test]
-fn a_milter_without_a_board_has_every_field_and_null_for_what_is_not_known() {
-    let value = parsed(&views(vec![view("m", State::NotRunning, None), example()]));
-    let (down, up) = (&value["milters"][0], &value["milters"][1]);
-    assert_eq!(keys(down), keys(up));
-    assert_eq!(down["state"], "not_running");
-    for field in ["pid", "port", "flags", "instance", "queue"] {
-        assert!(down[field].is_null(), "{field}");
-    }
-    for group in ["pool", "verdicts", "sessions", "lost", "interpreters"] {
-        assert_eq!(keys(&down[group]), keys(&up[group]));
-        assert!(
-            down[group]
-                .as_object()
-                .unwrap()
-                .values()
-                .all(Value::is_null)
-        );
-    }
-    assert_eq!(down["slots"], Value::Array(Vec::new()));
-}
-
-#[test]
-fn a_death_tells_its_cause() {
-    let mut board = board(vec![]);
-    board.deaths = [
-        (encode_end(None, Some(9)), "signal", Some(9), None),
-        (encode_end(Some(3), None), "error", None, Some(3)),
-        (encode_end(Some(0), None), "clean", None, Some(0)),
-        (0, "unknown", None, None),
-    ]
-    .map(|(end, ..)| {
-        let mut death = Death::zeroed();
-        death.end = end;
-        death.at_ns = NOW - 2 * SECOND;
-        death
-    })
-    .to_vec();
-    let value = parsed(&views(vec![view("m", State::Running, Some(board))]));
-    let deaths = value["milters"][0]["deaths"].as_array().unwrap();
-    let causes: Vec<&str> = deaths
-        .iter()
-        .map(|d| d["cause"].as_str().unwrap())
-        .collect();
-    assert_eq!(causes, ["signal", "error", "clean", "unknown"]);
-    assert_eq!(deaths[0]["signal"], 9);
-    assert!(deaths[0]["exit"].is_null());
-    assert_eq!(deaths[1]["exit"], 3);
-    assert_eq!(deaths[0]["age_seconds"], 2.0);
-}
-
-#[test]
-fn a_line_of_watched_json_is_one_line_and_the_manual_names_every_field() {
-    let it = views(vec![example()]);
-    assert!(!json::line(&it).contains('\n'));
-    fn all(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::Object(map) => {
-                for (key, inner) in map {
-                    found.push(key.clone());
-                    all(inner, found);
-                }
-            }
-            Value::Array(list) => list.iter().for_each(|inner| all(inner, found)),
-            _ => {}
-        }
-    }
-    let mut fields = Vec::new();
-    all(&parsed(&it), &mut fields);
-    let json = help::PMX_MILTER
-        .split(".Sh JSON")
-        .nth(1)
-        .and_then(|rest| rest.split(".Sh ENVIRONMENT").next())
-        .unwrap();
-    let named: Vec<&str> = json.split_ascii_whitespace().collect();
-    for field in fields {
-        assert!(
-            named.contains(&field.as_str()),
-            "{field} is not in the manual"
-        );
-    }
 }

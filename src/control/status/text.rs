@@ -1,21 +1,35 @@
 //! The status lines of the seed's manual: its fields, order and spacing, so that scripts written for it keep working.
 #![forbid(unsafe_code)]
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 
 use scoreboard::{Slot, Snapshot};
 
 use super::view::{State, View, Views, pid};
+use super::words::known;
+use super::{history, long};
 
 /// Bytes of the unit of `vsz`.
 const MIB: f64 = 1_048_576.0;
 
-/// Every milter, one after the other.
-pub(super) fn render(views: &Views) -> String {
+/// How much of a milter is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// The lines of the seed's manual.
+    Plain,
+    /// What `--long` adds as well.
+    Long,
+}
+
+/// Every milter, one after the other; with what it remembers, where that was read.
+pub(super) fn render(views: &Views, detail: Detail) -> String {
     let mut out = String::new();
     for view in &views.milters {
         // Writing to a String cannot fail.
-        let _ = milter(&mut out, view);
+        let _ = milter(&mut out, view, detail);
+        if let (Some(board), Some(history)) = (&view.board, &view.history) {
+            let _ = history::render(&mut out, &board.header, history);
+        }
     }
     if views.milters.is_empty() && views.unknown == 0 {
         out.push_str("no milter is running\n");
@@ -23,7 +37,7 @@ pub(super) fn render(views: &Views) -> String {
     out
 }
 
-fn milter(out: &mut String, view: &View) -> std::fmt::Result {
+fn milter(out: &mut String, view: &View, detail: Detail) -> std::fmt::Result {
     writeln!(out, "{}: {}", view.name, headline(view))?;
     if view.board.is_none() && view.pid.is_none() {
         return Ok(());
@@ -60,7 +74,16 @@ fn milter(out: &mut String, view: &View) -> std::fmt::Result {
         board.requests(),
         board.messages(),
     )?;
-    board.slots.iter().try_for_each(|it| slot(out, it))
+    for it in &board.slots {
+        slot(out, it)?;
+        if detail == Detail::Long {
+            long::slot(out, view, board, it)?;
+        }
+    }
+    match detail {
+        Detail::Plain => Ok(()),
+        Detail::Long => long::milter(out, board),
+    }
 }
 
 fn headline(view: &View) -> String {
@@ -105,10 +128,6 @@ fn slot(out: &mut String, slot: &Slot) -> std::fmt::Result {
         slot.requests(),
         if slot.retiring() { "*" } else { "" },
     )
-}
-
-fn known<T: Display>(value: Option<T>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 fn mib(bytes: Option<u64>) -> String {

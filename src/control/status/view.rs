@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use scoreboard::{Phase, Snapshot};
+use scoreboard::{BoardVerdict, Death, Header, History, Snapshot};
 
 use crate::config::MilterName;
 use crate::control::StatusExit;
@@ -97,6 +97,8 @@ pub(super) struct View {
     /// Processes without a master that still finish connections.
     pub(super) orphans: u64,
     pub(super) board: Option<Snapshot>,
+    /// What the board remembers, when that was asked for.
+    pub(super) history: Option<History>,
 }
 
 /// What the kernel says of the master.
@@ -125,6 +127,7 @@ impl View {
             kernel: Kernel::default(),
             orphans: 0,
             board: None,
+            history: None,
         }
     }
 
@@ -159,14 +162,30 @@ impl View {
         if self.state != State::Stale {
             return Some(board.heartbeat_age());
         }
-        // BOOTTIME of another boot says nothing today: the wall clock's anchor in the header does.
-        let header = &board.header;
-        let alive = board
-            .global
-            .heartbeat_ns
-            .saturating_sub(header.created_boot_ns);
-        let last = header.created_wall_ns.saturating_add(alive);
-        Some(Duration::from_nanos(board.wall_ns.saturating_sub(last)))
+        Some(age_by_wall_clock(board, board.global.heartbeat_ns))
+    }
+}
+
+/// CLOCK_REALTIME ns at a BOOTTIME stamp of a board, by the anchor in its header.
+pub(super) fn wall_ns(header: &Header, stamp_ns: u64) -> u64 {
+    let since = stamp_ns.saturating_sub(header.created_boot_ns);
+    header.created_wall_ns.saturating_add(since)
+}
+
+/// BOOTTIME of another boot says nothing today: the wall clock's anchor in the header does.
+fn age_by_wall_clock(board: &Snapshot, stamp_ns: u64) -> Duration {
+    Duration::from_nanos(
+        board
+            .wall_ns
+            .saturating_sub(wall_ns(&board.header, stamp_ns)),
+    )
+}
+
+/// Age of a stamp of the board, also of one from an earlier boot; `None` for 0, "never".
+pub(super) fn age(board: &Snapshot, stamp_ns: u64) -> Option<Duration> {
+    match board.liveness.same_boot {
+        Some(false) if stamp_ns != 0 => Some(age_by_wall_clock(board, stamp_ns)),
+        _ => board.age(stamp_ns),
     }
 }
 
@@ -185,23 +204,18 @@ pub(super) fn pid(slot: &scoreboard::Slot) -> Option<u64> {
     (!slot.is_empty() && slot.master.pid != 0).then_some(slot.master.pid)
 }
 
-/// What the process in a slot is at, since when, and for which message.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Doing {
-    pub(super) phase: Option<&'static str>,
-    pub(super) since: Option<Duration>,
-    pub(super) queue_id: Option<String>,
+/// Whether somebody keeps the board up to date.
+pub(super) fn is_alive(board: &Snapshot) -> bool {
+    matches!(board.verdict(), BoardVerdict::Alive { .. })
 }
 
-/// What the process in a slot is at.
-pub(super) fn doing(board: &Snapshot, slot: &scoreboard::Slot) -> Doing {
-    let Some(child) = &slot.child else {
-        return Doing::default();
-    };
-    let queue_id = scoreboard::shown(&child.queue_id);
-    Doing {
-        phase: Some(Phase::from_word(child.phase).name()),
-        since: board.age(child.phase_since_ns),
-        queue_id: (!queue_id.is_empty()).then_some(queue_id),
-    }
+/// Connections in the kernel's queue, unless it does not tell.
+pub(super) fn backlog(word: u64) -> Option<u64> {
+    (word != scoreboard::history::UNKNOWN).then_some(word)
+}
+
+/// How long a process lived that died.
+pub(super) fn lifetime(death: &Death) -> Option<Duration> {
+    let lived = death.at_ns.saturating_sub(death.forked_at_ns);
+    (death.forked_at_ns != 0).then(|| Duration::from_nanos(lived))
 }

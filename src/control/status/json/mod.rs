@@ -1,12 +1,16 @@
 //! Status for programs: schema 1. Names are fixed and fields only added; what is unknown is null, and every milter has every field.
 #![forbid(unsafe_code)]
 
+mod history;
+mod slot;
+mod totals;
+
 use std::time::Duration;
 
-use scoreboard::{Counters, Death, Phase, SessionVerdict, Slot, Snapshot, Verdict, decode_end};
+use scoreboard::{Counters, SessionVerdict, Snapshot, Verdict};
 use serde_json::{Map, Value, json};
 
-use super::view::{self, Interpreters, View, Views, doing, pid};
+use super::view::{Interpreters, View, Views};
 
 /// The version of the names.
 const SCHEMA: u64 = 1;
@@ -44,14 +48,36 @@ fn instance(view: &View) -> Option<String> {
 }
 
 fn milter(view: &View) -> Value {
+    let mut fields = summary(view);
+    append(&mut fields, totals::of(view.board.as_ref()));
+    if let Some(history) = &view.history {
+        let history = history::of(view.board.as_ref(), history);
+        append(&mut fields, json!({ "history": history }));
+    }
+    fields
+}
+
+/// Adds the fields of an object behind those of another. In parts, for `json!` cannot take so many at once.
+fn append(object: &mut Value, more: Value) {
+    if let (Value::Object(fields), Value::Object(more)) = (object, more) {
+        fields.extend(more);
+    }
+}
+
+fn summary(view: &View) -> Value {
     let board = view.board.as_ref();
     let number = |of: fn(&Snapshot) -> u64| board.map(of);
     let counters = board.map(Snapshot::counters);
     let deaths = board.map_or_else(Vec::new, |board| {
-        board.deaths.iter().map(|it| death(board, it)).collect()
+        board
+            .deaths
+            .iter()
+            .map(|it| slot::death(board, it))
+            .collect()
     });
     let slots = board.map_or_else(Vec::new, |board| {
-        board.slots.iter().map(|it| slot(board, it)).collect()
+        let slot = |it| slot::slot(view, board, it);
+        board.slots.iter().map(slot).collect()
     });
     json!({
         "name": view.name.to_string(),
@@ -95,70 +121,22 @@ fn interpreters(of: Interpreters) -> Value {
 }
 
 fn verdicts(counters: Option<&Counters>) -> Value {
-    let of = |it: &Verdict| usize::try_from(it.word()).ok();
-    let all = Verdict::ALL
-        .iter()
-        .map(|it| (it.name(), counters.and_then(|c| c.verdicts.get(of(it)?))));
-    object(all)
+    let names = Verdict::ALL.iter().map(|it| it.name());
+    named(names, counters.map(|it| it.verdicts.as_slice()))
 }
 
 fn sessions(counters: Option<&Counters>) -> Value {
-    let of = |it: &SessionVerdict| usize::try_from(it.word()).ok();
-    let all = SessionVerdict::ALL
-        .iter()
-        .map(|it| (it.name(), counters.and_then(|c| c.sessions.get(of(it)?))));
-    object(all)
+    let names = SessionVerdict::ALL.iter().map(|it| it.name());
+    named(names, counters.map(|it| it.sessions.as_slice()))
 }
 
-fn object<'a>(pairs: impl Iterator<Item = (&'static str, Option<&'a u64>)>) -> Value {
-    let map: Map<String, Value> = pairs
-        .map(|(name, value)| (name.to_owned(), json!(value)))
-        .collect();
-    Value::Object(map)
-}
-
-fn slot(board: &Snapshot, slot: &Slot) -> Value {
-    let acc = slot.acc();
-    let doing = doing(board, slot);
-    let pid = pid(slot);
-    // Sampled by the master: 0 until it has looked.
-    let sampled = |bytes: u64| pid.filter(|_| bytes > 0).map(|_| bytes);
-    json!({
-        "slot": slot.index,
-        "state": slot.state().name(),
-        "pid": pid,
-        "vsz_bytes": sampled(slot.master.vsz_bytes),
-        "rss_bytes": sampled(slot.master.rss_bytes),
-        "acc": { "process": acc.process, "slot": acc.slot, "processes": acc.processes },
-        "requests": slot.requests(),
-        "messages": slot.messages(),
-        "retiring": slot.retiring(),
-        "phase": doing.phase,
-        "queue_id": doing.queue_id,
-        "since_seconds": seconds(doing.since),
-        "interpreters": interpreters(view::of_slot(board, slot)),
-    })
-}
-
-fn death(board: &Snapshot, death: &Death) -> Value {
-    let (exit, signal) = decode_end(death.end);
-    let cause = match (exit, signal) {
-        (Some(0), _) => "clean",
-        (Some(_), _) => "error",
-        (None, Some(_)) => "signal",
-        (None, None) => "unknown",
-    };
-    let queue_id = scoreboard::shown(&death.queue_id);
-    json!({
-        "slot": death.slot,
-        "pid": death.pid,
-        "cause": cause,
-        "signal": signal,
-        "exit": exit,
-        "phase": Phase::from_word(death.phase).name(),
-        "queue_id": (!queue_id.is_empty()).then_some(queue_id),
-        "age_seconds": seconds(board.age(death.at_ns)),
-    })
+/// An object of counts under their names; nulls when they are not known.
+fn named(names: impl Iterator<Item = &'static str>, counts: Option<&[u64]>) -> Value {
+    let pairs = names.enumerate().map(|(index, name)| {
+        let count = counts.and_then(|counts| counts.get(index));
+        (name.to_owned(), json!(count))
+    });
+    Value::Object(pairs.collect::<Map<String, Value>>())
 }
 
 fn seconds(duration: Option<Duration>) -> Option<f64> {
