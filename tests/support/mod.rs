@@ -10,6 +10,7 @@ pub mod mta;
 pub mod ports;
 pub mod postfix;
 pub mod process;
+pub mod schema;
 pub mod sendmail;
 pub mod sink;
 pub mod smtp;

@@ -17,7 +17,9 @@ pub(super) fn of(board: Option<&Snapshot>) -> Value {
     let number = |of: fn(&Snapshot) -> u64| board.map(of);
     let not_accepting = board
         .filter(|board| board.global.accepting == 0)
-        .map(|board| NotAccepting::from_word(board.global.not_accepting).name());
+        .map(|board| NotAccepting::from_word(board.global.not_accepting))
+        .filter(|why| *why != NotAccepting::Accepting)
+        .map(NotAccepting::name);
     let trouble = board.map(|board| &board.global);
     json!({
         "generation": number(|board| board.global.generation),
