@@ -63,7 +63,8 @@ fn what_the_schema_does_not_say_is_found() {
     let milter = Milter::started(ADDS_A_HEADER, "max_pooled_procs = 1");
     let document = valid(&milter, &["--history"], 0);
     let schema = Schema::of_status();
-    let changes: [(&str, fn(&mut Value)); 6] = [
+    type Change = (&'static str, fn(&mut Value));
+    let changes: [Change; 6] = [
         ("a field is missing", |it| {
             it["milters"][0]["books"]
                 .as_object_mut()

@@ -14,6 +14,7 @@ use crate::control::help;
 mod history;
 mod json;
 mod long;
+mod values;
 
 const SECOND: u64 = 1_000_000_000;
 const NOW: u64 = 1_000 * SECOND;
