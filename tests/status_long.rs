@@ -205,3 +205,41 @@ fn a_dead_board_tells_its_history() {
     assert_eq!(history["events"][0]["kind"], "start", "{history:#}");
     assert_eq!(history["events"][1]["text"], "every child is full");
 }
+
+/// The lines of the events of this kind, without their time.
+fn events(text: &str, kind: &str) -> Vec<String> {
+    let below = text.lines().skip_while(|line| !line.contains("backlog"));
+    let words = below.map(|line| line.split_whitespace().skip(1).collect::<Vec<&str>>());
+    let of_kind = words.filter(|words| words.first() == Some(&kind));
+    of_kind.map(|words| words[1..].join(" ")).collect()
+}
+
+#[test]
+fn what_happened_to_a_milter_is_in_its_history_while_it_lives_and_afterwards() {
+    let milter = Milter::started(ADDS_A_HEADER, "max_pooled_procs = 1");
+    let mut session = milter.session();
+    session.message(&Message::from("a@b.example")).unwrap();
+    let victim = milter.children()[0];
+    process::signal(victim, Signal::SIGKILL);
+    let seen = |text: &str| {
+        // Five columns and six verdicts below the time; events have fewer words.
+        let accepted = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.len() == 12 && words[5] == "1"
+        };
+        events(text, "fork").len() > 1 && text.lines().any(accepted)
+    };
+    let text = wait_until(SOON, "the second and the next fork are told", || {
+        let text = milter.pmx(&["status", "--history"]).expect(0).out;
+        seen(&text).then_some(text)
+    });
+    let death = format!("slot#0 pid={victim} signal 9 (KILL)");
+    assert_eq!(events(&text, "start"), ["- - generation 1"], "{text}");
+    assert_eq!(events(&text, "death"), [death], "{text}");
+    let fork = &events(&text, "fork")[0];
+    assert_eq!(*fork, format!("slot#0 pid={victim} process 1 of its slot"));
+    kill_all(&milter);
+    let dead = milter.pmx(&["status", "--history"]).expect(1).out;
+    assert!(seen(&dead), "{dead}");
+    assert_eq!(events(&dead, "death").len(), 1, "{dead}");
+}
