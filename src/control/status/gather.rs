@@ -1,10 +1,11 @@
 //! Finds the milters that status is about, and what their boards and the kernel say of them.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::unistd::Pid;
-use scoreboard::{BoardVerdict, MilterState, Snapshot};
+use scoreboard::{BoardVerdict, Detail, MilterState, ReadError, Reader, Snapshot};
 
 use crate::config::MilterName;
 use crate::control::place::{Found, each_once, not_configured};
@@ -15,7 +16,7 @@ use crate::sys::{lock, process};
 use super::view::{Kernel, State, View, Views};
 
 /// Looks at every milter that was named; without names at every one that is there or enabled.
-pub(super) fn gather(found: &Found, names: &[MilterName]) -> Views {
+pub(super) fn gather(found: &Found, names: &[MilterName], detail: Detail) -> Views {
     let mut unknown = 0;
     let names = if names.is_empty() {
         all(found, &mut unknown)
@@ -24,7 +25,7 @@ pub(super) fn gather(found: &Found, names: &[MilterName]) -> Views {
     };
     let mut milters = Vec::new();
     for name in names {
-        match look(found, &name) {
+        match look(found, &name, detail) {
             Some(view) => milters.push(view),
             None => unknown += 1,
         }
@@ -71,7 +72,7 @@ fn all(found: &Found, unknown: &mut usize) -> Vec<MilterName> {
 }
 
 /// `None` for a name that neither configuration nor run directory knows; told.
-fn look(found: &Found, name: &MilterName) -> Option<View> {
+fn look(found: &Found, name: &MilterName, detail: Detail) -> Option<View> {
     let paths = Paths::new(&found.run_dir, name);
     let holders = holders(&paths);
     let master = holders
@@ -79,7 +80,7 @@ fn look(found: &Found, name: &MilterName) -> Option<View> {
         .find(|holder| holder.byte == 0)
         .map(|holder| holder.pid);
     let orphans = if master.is_some() { 0 } else { holders.len() };
-    let mut view = match scoreboard::read(&paths.board()) {
+    let mut view = match read(&paths.board(), detail) {
         Ok(board) => of_board(name, board),
         Err(error) if error.is_missing() => match master {
             Some(pid) => starting(name, pid),
@@ -89,11 +90,21 @@ fn look(found: &Found, name: &MilterName) -> Option<View> {
         },
         Err(error) => {
             complain(format_args!("status {name}: {error}"));
-            View::without_board(name.clone(), State::Unreadable)
+            let mut view = View::without_board(name.clone(), State::Unreadable);
+            view.unreadable = Some(error.to_string());
+            view
         }
     };
     view.orphans = orphans as u64;
     Some(view)
+}
+
+fn read(board: &Path, detail: Detail) -> Result<Snapshot, ReadError> {
+    let reader = Reader::open(board)?;
+    match detail {
+        Detail::Records => reader.snapshot(),
+        Detail::Histograms => reader.detailed(),
+    }
 }
 
 /// Who holds locks. A lock file that we may not read tells nothing; whether there is a board still does.
@@ -151,6 +162,7 @@ fn of_board(name: &MilterName, board: Snapshot) -> View {
         kernel: kernel_says,
         orphans: 0,
         board: Some(board),
+        unreadable: None,
     }
 }
 

@@ -1,18 +1,27 @@
 //! `status`: reads boards and asks the kernel; no process of a milter is involved, so that it answers when they all hang.
 #![forbid(unsafe_code)]
 
+mod exposition;
 mod gather;
 pub mod json;
+mod metric;
+mod nagios;
+pub mod range;
 #[cfg(test)]
 mod tests;
 mod text;
 mod view;
 
+pub use exposition::{PerSlot, Syntax, family_names};
+pub use metric::Metric;
+pub use nagios::{Level, Threshold, ThresholdError, Thresholds, refusal};
 pub use view::State;
 
 use std::io::{self, IsTerminal};
 use std::thread;
 use std::time::Duration;
+
+use scoreboard::Detail;
 
 use crate::config::MilterName;
 
@@ -21,12 +30,16 @@ use super::terminal::say;
 use super::{Place, StatusExit};
 
 /// For whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Format {
     /// People, and scripts written for the seed's manual.
     Text,
     /// Programs.
     Json,
+    /// Prometheus and what reads its forms.
+    Exposition(Syntax, PerSlot),
+    /// Nagios and what runs its plugins; the exit status is a plugin's.
+    Nagios(Thresholds),
 }
 
 /// Clears a terminal and goes to its top (ECMA-48).
@@ -34,31 +47,39 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// The text of every milter of a place.
 pub(super) fn page(found: &Found) -> String {
-    text::render(&gather::gather(found, &[]))
+    text::render(&gather::gather(found, &[], Detail::Records))
 }
 
-/// The verb; `watch`: again and again until interrupted, or until nobody reads.
-pub fn status(
-    place: &Place,
-    names: &[MilterName],
-    format: Format,
-    watch: Option<Duration>,
-) -> StatusExit {
+/// The verb, and its exit status; `watch`: again and again until interrupted, or until nobody reads.
+pub fn status(place: &Place, names: &[MilterName], format: &Format, watch: Option<Duration>) -> u8 {
+    let detail = match format {
+        Format::Exposition(..) => Detail::Histograms,
+        Format::Text | Format::Json | Format::Nagios(_) => Detail::Records,
+    };
     let found = place.find();
     let mut first = true;
     loop {
-        let views = gather::gather(&found, names);
-        let exit = StatusExit::fold(
+        let views = gather::gather(&found, names, detail);
+        let mut exit = StatusExit::fold(
             views
                 .milters
                 .iter()
                 .map(|view| view.state.exit())
                 .chain((views.unknown > 0).then_some(StatusExit::Unknown)),
-        );
+        )
+        .code();
         let page = match (format, watch) {
             (Format::Text, _) => text::render(&views),
             (Format::Json, None) => json::document(&views),
             (Format::Json, Some(_)) => json::line(&views),
+            (Format::Exposition(syntax, per_slot), _) => {
+                exposition::render(&views, *syntax, *per_slot)
+            }
+            (Format::Nagios(thresholds), _) => {
+                let (line, level) = nagios::render(&views, thresholds);
+                exit = level.code();
+                line
+            }
         };
         let between = match (format, watch) {
             (Format::Text, Some(_)) if io::stdout().is_terminal() => CLEAR,

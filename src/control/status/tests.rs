@@ -104,6 +104,7 @@ fn view(name: &str, state: State, board: Option<Snapshot>) -> View {
         }),
         orphans: 0,
         board,
+        unreadable: None,
     }
 }
 

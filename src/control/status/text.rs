@@ -63,7 +63,7 @@ fn milter(out: &mut String, view: &View) -> std::fmt::Result {
     board.slots.iter().try_for_each(|it| slot(out, it))
 }
 
-fn headline(view: &View) -> String {
+pub(super) fn headline(view: &View) -> String {
     let mut notes = Vec::new();
     let quiet = matches!(
         view.state,

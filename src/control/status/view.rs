@@ -97,6 +97,8 @@ pub(super) struct View {
     /// Processes without a master that still finish connections.
     pub(super) orphans: u64,
     pub(super) board: Option<Snapshot>,
+    /// Why the board cannot be read.
+    pub(super) unreadable: Option<String>,
 }
 
 /// What the kernel says of the master.
@@ -125,6 +127,7 @@ impl View {
             kernel: Kernel::default(),
             orphans: 0,
             board: None,
+            unreadable: None,
         }
     }
 
@@ -204,4 +207,26 @@ pub(super) fn doing(board: &Snapshot, slot: &scoreboard::Slot) -> Doing {
         since: board.age(child.phase_since_ns),
         queue_id: (!queue_id.is_empty()).then_some(queue_id),
     }
+}
+
+/// Connections that the pool has room for; `None` without a bound.
+pub(super) fn capacity(board: &Snapshot) -> Option<u64> {
+    let global = &board.global;
+    // Without a pool one process serves all, which an older board tells as 0 children.
+    let capacity = global
+        .children_max
+        .max(1)
+        .saturating_mul(global.connections_max);
+    (capacity > 0).then_some(capacity)
+}
+
+/// Accepted connections that nobody serves yet: in the master's hands, or waiting for an interpreter.
+pub(super) fn waiting(board: &Snapshot) -> u64 {
+    board.global.waiting.saturating_add(board.queue())
+}
+
+/// Connections in the kernel's queue of the port; boards of version 1.0 do not have the word.
+pub(super) fn backlog(board: &Snapshot) -> Option<u64> {
+    let told = board.global.backlog;
+    (board.header.minor() >= 1 && told != scoreboard::history::UNKNOWN).then_some(told)
 }
