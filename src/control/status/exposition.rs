@@ -273,6 +273,32 @@ mod tests {
     }
 
     #[test]
+    fn buckets_are_cumulative_and_what_is_beyond_every_bound_is_in_the_last_one() {
+        let series = Series {
+            syntax: Syntax::OpenMetrics,
+            name: "x_seconds",
+            labels: vec![("milter", "m")],
+            created_ns: Some(7_000_000_000),
+        };
+        let histogram = Histogram {
+            buckets: vec![1, 0, 3],
+            bounds_ns: vec![64_000, 128_000],
+            sum_ns: 2_500_000_000,
+        };
+        let mut out = String::new();
+        assert!(series.write_histogram(&mut out, &histogram).is_ok());
+        assert_eq!(
+            out,
+            "x_seconds_bucket{milter=\"m\",le=\"6.4e-05\"} 1\n\
+             x_seconds_bucket{milter=\"m\",le=\"0.000128\"} 1\n\
+             x_seconds_bucket{milter=\"m\",le=\"+Inf\"} 4\n\
+             x_seconds_count{milter=\"m\"} 4\n\
+             x_seconds_sum{milter=\"m\"} 2.5\n\
+             x_seconds_created{milter=\"m\"} 7\n"
+        );
+    }
+
+    #[test]
     fn names_and_help_follow_the_rules() {
         let mut seen = Vec::new();
         for family in all(PerSlot::Yes) {
