@@ -133,6 +133,9 @@ fn every_value_is_the_one_in_json() {
         assert_eq!(other, ["pmx_up{milter=\"other\"}"]);
         assert_eq!(all["pmx_up{milter=\"other\"}"], 0.0);
         histograms_are_whole(&all);
+        equals("pmx_message_duration_seconds_count", "", &pool["messages"]);
+        assert!(value("pmx_phase_duration_seconds_count", ",phase=\"eom\"") >= 3.0);
+        assert!(value("pmx_message_duration_seconds_sum", "") > 0.0);
     }
     assert!(!page(&milter, "prometheus", &[]).contains("pmx_slot_"));
 }

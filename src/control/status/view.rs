@@ -212,11 +212,8 @@ pub(super) fn doing(board: &Snapshot, slot: &scoreboard::Slot) -> Doing {
 /// Connections that the pool has room for; `None` without a bound.
 pub(super) fn capacity(board: &Snapshot) -> Option<u64> {
     let global = &board.global;
-    // Without a pool one process serves all, which an older board tells as 0 children.
-    let capacity = global
-        .children_max
-        .max(1)
-        .saturating_mul(global.connections_max);
+    // Without a pool the master tells 0 connections: one process serves all, and they wait in it.
+    let capacity = global.children_max.saturating_mul(global.connections_max);
     (capacity > 0).then_some(capacity)
 }
 
