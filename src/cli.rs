@@ -2,7 +2,8 @@
 //! with status 2; the signal of `stop` is taken out first (`-9` is no option).
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+mod plugin;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::MilterName;
-use crate::control::status::{self, Format, Show};
+use crate::control::status::{self, Format, PerSlot, Show, Syntax, Threshold, Thresholds};
 use crate::control::try_policy::Options;
 use crate::control::{
     self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, help, restart, run,
@@ -86,7 +87,7 @@ enum Verb {
     )]
     Restart(RestartArgs),
     /// Shows milters at once, without asking them
-    #[command(after_help = "Example: pmx-milter status --format json")]
+    #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
     /// Checks configuration and policies; every problem in one run
     #[command(after_help = "Example: pmx-milter -c ./pmx.conf check")]
@@ -120,7 +121,7 @@ enum InitVerb {
     #[command(visible_alias = "reload", after_help = "Example: pmx-init restart")]
     Restart(RestartArgs),
     /// Shows milters at once, without asking them
-    #[command(after_help = "Example: pmx-init status")]
+    #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
     /// Shows the manual page
     #[command(after_help = "Example: pmx-init help")]
@@ -136,6 +137,12 @@ SIGNAL is one of these, with or without SIG, in any case, anywhere after stop:
 Note that HUP stops a milter, while other daemons reload on it.
 
 Example: pmx-milter stop -INT policy";
+
+const STATUS_HELP: &str = "\
+With --format nagios, -c after status is the critical threshold, and the configuration's -c stands before status.
+
+Example: pmx-milter status --format json
+         pmx-milter status --format nagios -w busy=80 -c busy=95";
 
 #[derive(Args, Debug)]
 struct StartArgs {
@@ -175,14 +182,34 @@ struct StatusArgs {
     /// Again and again, until Ctrl-C
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     watch: Option<Duration>,
+    /// Series of each slot too, with openmetrics and prometheus
+    #[arg(long)]
+    per_slot: bool,
+    /// With nagios: WARNING outside of [METRIC=]RANGE
+    #[arg(
+        short = 'w',
+        long,
+        value_name = "THRESHOLD",
+        allow_hyphen_values = true
+    )]
+    warning: Vec<Threshold>,
+    /// With nagios: CRITICAL outside of [METRIC=]RANGE; -c there
+    #[arg(long, value_name = "THRESHOLD", allow_hyphen_values = true)]
+    critical: Vec<Threshold>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FormatArg {
     /// The manual's status lines
     Text,
     /// One document with every field
     Json,
+    /// OpenMetrics 1.0 text
+    Openmetrics,
+    /// Classic Prometheus text, as for node_exporter's textfile collector
+    Prometheus,
+    /// A monitoring plugin's line and exit status
+    Nagios,
 }
 
 #[derive(Args, Debug)]
@@ -249,11 +276,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// The program `pmx-milter`; `main` hands over the entry of masters.
 pub fn pmx_milter(master: MasterMain) -> ExitCode {
     control::close_inherited();
-    let (args, signal) = match arguments() {
+    let (PmxMilter { place, verb }, signal) = match arguments() {
         Ok(both) => both,
         Err(exit) => return exit,
     };
-    let PmxMilter { place, verb } = PmxMilter::parse_from(args);
     let place = Place::from(place);
     let launch = Launch {
         main: master,
@@ -279,11 +305,10 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
 pub fn pmx_init(master: MasterMain) -> ExitCode {
     control::close_inherited();
     control::close_inherited();
-    let (args, signal) = match arguments() {
+    let (PmxInit { place, verb }, signal) = match arguments() {
         Ok(both) => both,
         Err(exit) => return exit,
     };
-    let PmxInit { place, verb } = PmxInit::parse_from(args);
     let place = Place::from(place);
     let launch = Launch {
         main: master,
@@ -303,25 +328,74 @@ pub fn commands() -> [clap::Command; 2] {
     [PmxMilter::command(), PmxInit::command()]
 }
 
-fn arguments() -> Result<(Vec<OsString>, StopSignal), ExitCode> {
-    control::take_signal(std::env::args_os().collect()).map_err(|error| {
-        eprintln!("pmx-milter: {error}");
-        code(Exit::Usage)
-    })
+fn arguments<P: Parser>() -> Result<(P, StopSignal), ExitCode> {
+    let (mut args, signal) =
+        control::take_signal(std::env::args_os().collect()).map_err(|error| {
+            eprintln!("pmx-milter: {error}");
+            code(Exit::Usage)
+        })?;
+    let is_plugin = plugin::adapt(&mut args);
+    match P::try_parse_from(args) {
+        Ok(parsed) => Ok((parsed, signal)),
+        Err(error) if is_plugin => Err(ExitCode::from(plugin::refuse(&error))),
+        Err(error) => error.exit(),
+    }
 }
 
 fn show(place: &Place, args: StatusArgs) -> ExitCode {
-    let format = match args.format {
-        FormatArg::Text => Format::Text,
-        FormatArg::Json => Format::Json,
-    };
-    let show = Show {
-        format,
-        long: args.long,
-        history: args.history,
-        watch: args.watch,
-    };
-    ExitCode::from(status::status(place, &args.milters, show).code())
+    let milters = args.milters.clone();
+    let is_plugin = args.format == FormatArg::Nagios;
+    match Show::try_from(args) {
+        Ok(show) => ExitCode::from(status::status(place, &milters, &show)),
+        Err(why) if is_plugin => ExitCode::from(plugin::refuse(&conflict(why))),
+        Err(why) => conflict(why).exit(),
+    }
+}
+
+fn conflict(why: &str) -> clap::Error {
+    clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, format!("{why}\n"))
+}
+
+impl TryFrom<StatusArgs> for Show {
+    type Error = &'static str;
+
+    /// The format with what belongs to it; what belongs to another is refused, for it would silently do nothing.
+    fn try_from(args: StatusArgs) -> Result<Show, &'static str> {
+        let per_slot = if args.per_slot {
+            PerSlot::Yes
+        } else {
+            PerSlot::No
+        };
+        let limits = !args.warning.is_empty() || !args.critical.is_empty();
+        let format = match args.format {
+            FormatArg::Text => Format::Text,
+            FormatArg::Json => Format::Json,
+            FormatArg::Openmetrics => Format::Exposition(Syntax::OpenMetrics, per_slot),
+            FormatArg::Prometheus => Format::Exposition(Syntax::Prometheus, per_slot),
+            FormatArg::Nagios => Format::Nagios(Thresholds {
+                warning: args.warning,
+                critical: args.critical,
+            }),
+        };
+        if limits && !matches!(format, Format::Nagios(_)) {
+            return Err("--warning and --critical go with --format nagios");
+        }
+        if args.per_slot && !matches!(format, Format::Exposition(..)) {
+            return Err("--per-slot goes with --format openmetrics and --format prometheus");
+        }
+        if args.watch.is_some() && !matches!(format, Format::Text | Format::Json) {
+            return Err("--watch goes with --format text and --format json");
+        }
+        if (args.long || args.history) && !matches!(format, Format::Text | Format::Json) {
+            return Err("--long and --history go with --format text and --format json");
+        }
+        Ok(Show {
+            format,
+            long: args.long,
+            history: args.history,
+            watch: args.watch,
+        })
+    }
 }
 
 fn code(exit: Exit) -> ExitCode {

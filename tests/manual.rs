@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use pmx_milter::cli;
-use pmx_milter::control::status::State;
+use pmx_milter::control::status::{Metric, State, family_names};
 use pmx_milter::control::{Exit, STOP_SIGNALS, StatusExit, help};
 
 /// Pages in the order of [`cli::commands`].
@@ -126,6 +126,18 @@ fn every_signal_of_stop_and_every_state_is_on_the_page() {
         let item = format!(".It {}", state.word().replace('_', " "));
         assert!(status.contains(&item.as_str()), "{item}");
     }
+}
+
+#[test]
+fn every_family_and_every_metric_of_thresholds_is_on_the_page_and_nothing_else() {
+    let items = |title: &str| -> Vec<String> {
+        let lines = section(help::PMX_MILTER, title);
+        let items = lines.iter().filter_map(|line| line.strip_prefix(".It Cm "));
+        items.map(str::to_owned).collect()
+    };
+    assert_eq!(items("METRICS"), family_names().collect::<Vec<String>>());
+    let metrics: Vec<&str> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+    assert_eq!(items("NAGIOS"), metrics);
 }
 
 #[test]

@@ -28,5 +28,7 @@ pub use crate::sys::process::close_inherited;
 pub use exit::{Exit, StatusExit};
 pub use launch::{AsRoot, Launch, MasterMain};
 pub use place::Place;
-pub use stop_signal::{KNOWN as STOP_SIGNALS, StopSignal, StopSignalError, take as take_signal};
+pub use stop_signal::{
+    KNOWN as STOP_SIGNALS, StopSignal, StopSignalError, take as take_signal, verb_index,
+};
 pub use try_verb::try_policy;

@@ -117,7 +117,7 @@ pub fn take(args: Vec<OsString>) -> Result<(Vec<OsString>, StopSignal), StopSign
 }
 
 /// Where the verb stands: the first argument that is neither an option nor an option's value.
-fn verb_index(args: &[OsString]) -> Option<usize> {
+pub fn verb_index(args: &[OsString]) -> Option<usize> {
     let mut index = 1;
     loop {
         let arg = args.get(index)?;

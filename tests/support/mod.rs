@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod command;
+pub mod crafted;
 pub mod milter;
 pub mod mta;
 pub mod ports;

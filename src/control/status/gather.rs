@@ -102,7 +102,9 @@ fn look(found: &Found, name: &MilterName, want: Want) -> Option<View> {
         },
         Err(error) => {
             complain(format_args!("status {name}: {error}"));
-            View::without_board(name.clone(), State::Unreadable)
+            let mut view = View::without_board(name.clone(), State::Unreadable);
+            view.unreadable = Some(error.to_string());
+            view
         }
     };
     view.orphans = orphans as u64;
@@ -179,6 +181,7 @@ fn of_board(name: &MilterName, board: Snapshot) -> View {
         orphans: 0,
         board: Some(board),
         history: None,
+        unreadable: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use scoreboard::{Event, EventKind, Header, History, Second, Verdict};
 
-use super::view::{backlog, wall_ns};
+use super::view::{queued_in_kernel, wall_ns};
 use super::words::{self, known, time};
 use crate::sys::calendar;
 
@@ -64,7 +64,7 @@ fn seconds(out: &mut String, header: &Header, seconds: &[Second]) -> Result {
                     second.busy,
                     second.requests,
                     second.waiting,
-                    known(backlog(second.backlog)),
+                    known(queued_in_kernel(second.backlog)),
                     known(came.map(|came| came.accepted)),
                 )?;
                 for index in 0..second.verdicts.len() {
@@ -142,7 +142,7 @@ fn is_idle(row: &Row) -> bool {
         return false;
     };
     let in_hand = [second.busy, second.requests, second.waiting];
-    let waiting = backlog(second.backlog).unwrap_or(0);
+    let waiting = queued_in_kernel(second.backlog).unwrap_or(0);
     in_hand == [0; 3] && waiting == 0 && came.accepted == 0 && came.verdicts == [0; 6]
 }
 

@@ -108,7 +108,7 @@ pub(super) fn milter(out: &mut String, board: &Snapshot) -> Result {
         global.accepted,
         global.rejected,
         global.waiting,
-        known(view::backlog(global.backlog)),
+        known(view::backlog(board)),
         board.lost_connections(),
     )?;
     writeln!(out, "    late answers: {}", board.late_answers())?;

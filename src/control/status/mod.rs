@@ -1,10 +1,14 @@
 //! `status`: reads boards and asks the kernel; no process of a milter is involved, so that it answers when they all hang.
 #![forbid(unsafe_code)]
 
+mod exposition;
 mod gather;
 mod history;
 mod json;
 mod long;
+mod metric;
+mod nagios;
+pub mod range;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -12,6 +16,9 @@ mod view;
 mod words;
 mod work;
 
+pub use exposition::{PerSlot, Syntax, family_names};
+pub use metric::Metric;
+pub use nagios::{Level, Threshold, ThresholdError, Thresholds, refusal};
 pub use view::State;
 
 use std::io::{self, IsTerminal};
@@ -27,16 +34,20 @@ use gather::Want;
 use text::Detail;
 
 /// For whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Format {
     /// People, and scripts written for the seed's manual.
     Text,
     /// Programs.
     Json,
+    /// Prometheus and what reads its forms.
+    Exposition(Syntax, PerSlot),
+    /// Nagios and what runs its plugins; the exit status is a plugin's.
+    Nagios(Thresholds),
 }
 
 /// What is shown, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Show {
     /// For whom.
     pub format: Format,
@@ -49,14 +60,14 @@ pub struct Show {
 }
 
 impl Show {
-    fn want(self) -> Want {
+    fn want(&self) -> Want {
         Want {
-            histograms: self.long || self.format == Format::Json,
+            histograms: self.long || matches!(self.format, Format::Json | Format::Exposition(..)),
             history: self.history,
         }
     }
 
-    fn detail(self) -> Detail {
+    fn detail(&self) -> Detail {
         if self.long {
             Detail::Long
         } else {
@@ -73,24 +84,33 @@ pub(super) fn page(found: &Found) -> String {
     text::render(&gather::gather(found, &[], Want::default()), Detail::Plain)
 }
 
-/// The verb.
-pub fn status(place: &Place, names: &[MilterName], show: Show) -> StatusExit {
-    let (format, watch) = (show.format, show.watch);
+/// The verb, and its exit status.
+pub fn status(place: &Place, names: &[MilterName], show: &Show) -> u8 {
+    let (format, watch) = (&show.format, show.watch);
     let found = place.find();
     let mut first = true;
     loop {
         let views = gather::gather(&found, names, show.want());
-        let exit = StatusExit::fold(
+        let mut exit = StatusExit::fold(
             views
                 .milters
                 .iter()
                 .map(|view| view.state.exit())
                 .chain((views.unknown > 0).then_some(StatusExit::Unknown)),
-        );
+        )
+        .code();
         let page = match (format, watch) {
             (Format::Text, _) => text::render(&views, show.detail()),
             (Format::Json, None) => json::document(&views),
             (Format::Json, Some(_)) => json::line(&views),
+            (Format::Exposition(syntax, per_slot), _) => {
+                exposition::render(&views, *syntax, *per_slot)
+            }
+            (Format::Nagios(thresholds), _) => {
+                let (line, level) = nagios::render(&views, thresholds);
+                exit = level.code();
+                line
+            }
         };
         let between = match (format, watch) {
             (Format::Text, Some(_)) if io::stdout().is_terminal() => CLEAR,

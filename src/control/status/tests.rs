@@ -109,6 +109,7 @@ fn view(name: &str, state: State, board: Option<Snapshot>) -> View {
         orphans: 0,
         board,
         history: None,
+        unreadable: None,
     }
 }
 

@@ -86,7 +86,7 @@ fn milter(out: &mut String, view: &View, detail: Detail) -> std::fmt::Result {
     }
 }
 
-fn headline(view: &View) -> String {
+pub(super) fn headline(view: &View) -> String {
     let mut notes = Vec::new();
     let quiet = matches!(
         view.state,

@@ -99,6 +99,8 @@ pub(super) struct View {
     pub(super) board: Option<Snapshot>,
     /// What the board remembers, when that was asked for.
     pub(super) history: Option<History>,
+    /// Why the board cannot be read.
+    pub(super) unreadable: Option<String>,
 }
 
 /// What the kernel says of the master.
@@ -128,6 +130,7 @@ impl View {
             orphans: 0,
             board: None,
             history: None,
+            unreadable: None,
         }
     }
 
@@ -209,8 +212,8 @@ pub(super) fn is_alive(board: &Snapshot) -> bool {
     matches!(board.verdict(), BoardVerdict::Alive { .. })
 }
 
-/// Connections in the kernel's queue, unless it does not tell.
-pub(super) fn backlog(word: u64) -> Option<u64> {
+/// A count of connections in the kernel's queue, unless it did not tell.
+pub(super) fn queued_in_kernel(word: u64) -> Option<u64> {
     (word != scoreboard::history::UNKNOWN).then_some(word)
 }
 
@@ -218,4 +221,22 @@ pub(super) fn backlog(word: u64) -> Option<u64> {
 pub(super) fn lifetime(death: &Death) -> Option<Duration> {
     let lived = death.at_ns.saturating_sub(death.forked_at_ns);
     (death.forked_at_ns != 0).then(|| Duration::from_nanos(lived))
+}
+
+/// Connections that the pool has room for; `None` without a bound.
+pub(super) fn capacity(board: &Snapshot) -> Option<u64> {
+    let global = &board.global;
+    // Without a pool the master tells 0 connections: one process serves all, and they wait in it.
+    let capacity = global.children_max.saturating_mul(global.connections_max);
+    (capacity > 0).then_some(capacity)
+}
+
+/// Accepted connections that nobody serves yet: in the master's hands, or waiting for an interpreter.
+pub(super) fn waiting(board: &Snapshot) -> u64 {
+    board.global.waiting.saturating_add(board.queue())
+}
+
+/// Connections in the kernel's queue of the port; boards of version 1.0 do not have the word.
+pub(super) fn backlog(board: &Snapshot) -> Option<u64> {
+    queued_in_kernel(board.global.backlog).filter(|_| board.header.minor() >= 1)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{named, rounded, seconds};
 use crate::control::status::history;
-use crate::control::status::view::{age, backlog, wall_ns};
+use crate::control::status::view::{age, queued_in_kernel, wall_ns};
 
 pub(super) fn of(board: Option<&Snapshot>, history: &History) -> Value {
     // Without a board nothing was read either.
@@ -30,7 +30,7 @@ fn second(board: &Snapshot, second: &Second) -> Value {
         "slots_in_use": second.slots_in_use,
         "requests": second.requests,
         "waiting": second.waiting,
-        "backlog": backlog(second.backlog),
+        "backlog": queued_in_kernel(second.backlog),
         "accepted": second.accepted,
         "verdicts": named(verdicts, Some(&second.verdicts)),
         "aborted": second.aborted,

@@ -28,7 +28,7 @@ pub(super) fn of(board: Option<&Snapshot>) -> Value {
         "accepted": number(|board| board.global.accepted),
         "rejected": number(|board| board.global.rejected),
         "waiting": number(|board| board.global.waiting),
-        "backlog": board.and_then(|board| backlog(board.global.backlog)),
+        "backlog": board.and_then(backlog),
         "late_answers": number(Snapshot::late_answers),
         "capacity": capacity(board),
         "busy_seconds": busy(board),
