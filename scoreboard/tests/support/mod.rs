@@ -1,6 +1,8 @@
 //! Records and directories for the tests of the board.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod words;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
