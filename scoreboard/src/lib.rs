@@ -62,8 +62,13 @@
 //! not believed: [`Slot`] clamps it by what the master says.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod histogram;
+pub mod history;
 pub mod latch;
+#[cfg_attr(loom, allow(dead_code))] // The models need no board.
+pub mod layout;
 pub mod records;
+pub mod ring;
 pub mod sync;
 
 #[cfg(not(loom))]
@@ -75,19 +80,11 @@ mod create;
 #[cfg(not(loom))]
 mod fields;
 #[cfg(not(loom))]
-pub mod histogram;
-#[cfg(not(loom))]
-pub mod history;
-#[cfg(not(loom))]
-pub mod layout;
-#[cfg(not(loom))]
 pub mod liveness;
 #[cfg(not(loom))]
 mod map;
 #[cfg(not(loom))]
 mod reader;
-#[cfg(not(loom))]
-pub mod ring;
 #[cfg(not(loom))]
 pub mod schema;
 #[cfg(not(loom))]
