@@ -1,6 +1,7 @@
 //! Records and directories for the tests of the board.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod player;
 pub(crate) mod words;
 
 use std::fs;
