@@ -152,7 +152,12 @@ fn busy_board(dir: &Path) -> (Board, ChildPage) {
             ..live(9, 0)
         },
     );
-    // A process that has not got its page yet.
+    // A process that has not got its page yet: what an earlier one left there does not count.
+    board.adopt_child(2, 4);
+    let mut earlier = ChildPage::map(board.descriptor(), board.geometry(), 2, 4).unwrap();
+    child.incarnation = 4;
+    earlier.publish(&child);
+    earlier.observe(scoreboard::Phase::Eom, 1);
     board.publish_master(
         2,
         &MasterRecord {
@@ -259,6 +264,7 @@ mod needs_python3_and_cc {
             "earlier ones are in the first bucket"
         );
         // A process without a page of its own: nothing of the page counts.
+        assert_eq!(value("pmx_phase_eom_count{milter=\"m\",slot=\"2\"}"), "0");
         assert_eq!(
             value("pmx_slot_connections_completed_total{milter=\"m\",slot=\"2\"}"),
             "0"
