@@ -74,6 +74,49 @@ fn the_tables_and_the_reader_of_the_format_page_are_those_of_the_code() {
     support::same_as_committed(&path, &made);
 }
 
+#[test]
+fn the_numbers_in_the_text_of_the_format_page_are_those_of_the_code() {
+    use scoreboard::{histogram, history, layout};
+    let page = fs::read_to_string(crate_file("FORMAT.md")).unwrap();
+    let copy = Area::Master.words() * 8;
+    let histograms = Area::Histograms.words() * 8;
+    for text in [
+        format!("ABI {}.{}.", layout::MAJOR, layout::MINOR),
+        format!("| {}.{} | header words", layout::MAJOR, layout::MINOR),
+        format!("`schema_off` ({})", layout::SCHEMA_OFFSET),
+        format!("`seconds_count` ({})", history::SECONDS),
+        format!("`seconds_stride` ({})", history::SECOND_WORDS * 8),
+        format!("`events_count` ({})", history::EVENTS),
+        format!("`events_stride` ({})", history::EVENT_WORDS * 8),
+        format!("`m_stride` ({})", layout::MASTER_STRIDE),
+        format!("`m_copy_len` ({copy})"),
+        format!("`c_copy_len` ({copy}) each, at most {}", layout::CHILD_ROOM),
+        format!("`s + m_hist_off` ({})", layout::MASTER_HISTOGRAMS),
+        format!(
+            "`p + c_hist_off` ({}) | {histograms} |",
+            layout::CHILD_HISTOGRAMS
+        ),
+        format!(
+            "({} × {} × 8 = {histograms})",
+            histogram::PHASES,
+            histogram::PHASE_BUCKETS
+        ),
+        format!(
+            "copies at {} and {}",
+            layout::GLOBAL.copies[0] * 8,
+            layout::GLOBAL.copies[1] * 8
+        ),
+        format!("`p + {}`, `p + {}`", layout::LINE, layout::CHILD_SECOND),
+        format!(
+            "at {}, with {} entries",
+            layout::DEATHS_OFFSET,
+            layout::DEATHS
+        ),
+    ] {
+        assert!(page.contains(&text), "FORMAT.md does not say: {text}");
+    }
+}
+
 /// The words that ABI 1.0 pins down: a row that moves breaks every reader out there.
 #[test]
 fn the_words_of_abi_1_stay_where_they_are() {
