@@ -184,6 +184,11 @@ fn all_agree(milter: &Milter, readers: &Readers) {
         assert_eq!(theirs["acc"], Value::from(acc.to_vec()));
         let messages = count(&ours["messages"]) as f64;
         assert_eq!(samples.all("pmx_slot_verdicts_total", number), messages);
+        // Each processed message has a duration, and each was answered at its end.
+        let durations = samples.slot("pmx_slot_message_histogram_count", number, "");
+        assert_eq!(durations, messages);
+        let answers = samples.slot("pmx_phase_eom_count", number, "");
+        assert_eq!(answers, messages);
         let requests = count(&ours["requests"]) as f64;
         assert_eq!(samples.in_progress(number), requests);
     }
@@ -242,6 +247,9 @@ mod needs_python3_and_cc {
                     *before = is_whole(board, *before);
                 }
                 by_exporter = adds_up(&readers.exported(), by_exporter);
+                let json = milter.json();
+                assert_eq!(sum(&json, "requests"), count(&json["pool"]["requests"]));
+                assert_eq!(sum(&json, "messages"), count(&json["pool"]["messages"]));
             }
             assert!(by_json[0] > 0 && by_exporter > 0.0);
             drop(end);

@@ -20,7 +20,7 @@ class Board:
             sys.exit(path + ": it was written by a machine of the other byte order")
         if head[1] >> 32 != 1:
             sys.exit("%s: its format is %d.%d, and this program reads 1.x" % (path, head[1] >> 32, head[1] & 0xFFFFFFFF))
-        if head[26] != 1 or head[4] != self.size:
+        if head[26] != 1 or head[4] != self.size or head[12] > 65536:
             sys.exit(path + ": it is no complete scoreboard")
         schema = json.loads(os.pread(self.fd, head[14], head[13]))
         self.areas = schema["areas"]

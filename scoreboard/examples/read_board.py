@@ -12,7 +12,7 @@ if head[2] != 0x0102030405060708:
     sys.exit("it was written by a machine of the other byte order")
 if head[1] >> 32 != 1:
     sys.exit("its format is %d.%d, and this program reads 1.x" % (head[1] >> 32, head[1] & 0xFFFFFFFF))
-if head[26] != 1 or head[4] != size:
+if head[26] != 1 or head[4] != size or head[12] > 65536:
     sys.exit("it is no complete scoreboard")
 
 def latch(*records):  # each: offset of its version, offsets of its two copies, words; all come from one instant
