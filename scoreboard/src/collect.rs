@@ -102,7 +102,7 @@ pub(crate) fn collect<S: Source>(
     for slot in &mut state.slots {
         slot.settle();
     }
-    state.deaths = ring::collect(source, &DEATH_RING)?;
+    state.deaths = ring::collect::<Sound, _, _>(source, &DEATH_RING)?;
     Ok(state)
 }
 

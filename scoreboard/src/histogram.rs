@@ -5,7 +5,9 @@
 //! earlier processes counted stands in two copies in the master's area, and a word of its record says which one counts.
 #![forbid(unsafe_code)]
 
+use crate::latch::Rules;
 use crate::records::Phase;
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Phases with a histogram: those of [`Phase`] but idle, in its order.
 pub const PHASES: usize = 7;
@@ -87,6 +89,31 @@ impl PhaseHistograms {
 
     pub(crate) fn words_mut(&mut self) -> &mut [u64] {
         self.0.as_flattened_mut()
+    }
+}
+
+/// Replaces histograms that the latest records do not count: the master's spare copy, or those of a child that is no more.
+pub fn replace<'a, R: Rules>(
+    cells: &[AtomicU64],
+    first: usize,
+    words: impl IntoIterator<Item = &'a u64>,
+) {
+    if R::HISTOGRAM_FENCE {
+        // Release: a reader that sees one of these words sees, at its second look, the version of the master's record that made them
+        // spare, so that it tries again.
+        fence(Ordering::Release);
+    }
+    for (cell, word) in cells.get(first..).unwrap_or(&[]).iter().zip(words) {
+        cell.store(*word, Ordering::Relaxed);
+    }
+}
+
+/// To be called by a child before its first observation: a reader that sees one sees, at its second look, what the master published
+/// before it forked the child. Fork orders that for the child alone.
+pub fn begin<R: Rules>() {
+    if R::CHILD_FENCE {
+        // Release: makes the relaxed stores of the observations carry what happened before the fork.
+        fence(Ordering::Release);
     }
 }
 

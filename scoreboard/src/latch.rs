@@ -38,11 +38,12 @@ impl Place {
     }
 }
 
-/// The fences and steps of the protocol, as switches, so that the models can remove one and must then fail. Production code uses [`Sound`].
+/// The fences and steps of the protocols (latch, rings, histograms), as switches, so that the models can remove one and must then fail.
+/// Production code uses [`Sound`].
 pub trait Rules {
     /// The writer's fence before it touches the spare copy.
     const WRITER_FENCE: bool = true;
-    /// Release on the version that advertises the new copy.
+    /// Release on the version that advertises the new copy, and on the number of a ring's entry.
     const ADVERTISE: Ordering = Ordering::Release;
     /// The reader's fence between version and record.
     const OPENING_FENCE: bool = true;
@@ -50,6 +51,14 @@ pub trait Rules {
     const CLOSING_FENCE: bool = true;
     /// How far a publication steps the version: only 1 alternates the copies.
     const STEP: u64 = 1;
+    /// The number of a ring's entry is 0 while its words change.
+    const RING_ZERO: bool = true;
+    /// The writer's fence between that 0 and the words.
+    const RING_FENCE: bool = true;
+    /// The writer's fence before it replaces histograms that the latest records do not count.
+    const HISTOGRAM_FENCE: bool = true;
+    /// A child's fence before its first observation.
+    const CHILD_FENCE: bool = true;
 }
 
 /// The protocol as it must be.

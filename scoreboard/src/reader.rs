@@ -17,7 +17,7 @@ use nix::libc;
 
 use crate::collect::{Collected, Detail, collect};
 use crate::history::History;
-use crate::latch::{Source, Span};
+use crate::latch::{Sound, Source, Span};
 use crate::layout::{ENDIAN, Geometry, Header, MAGIC, MAJOR, READY};
 use crate::liveness::{self, Liveness};
 use crate::map::ReadMap;
@@ -269,10 +269,10 @@ impl MapReader {
 fn history<S: Source>(source: &S, geometry: &Geometry) -> Result<History, S::Error> {
     let mut found = History::default();
     if let Some(ring) = geometry.seconds() {
-        found.seconds = ring::collect(source, &ring)?;
+        found.seconds = ring::collect::<Sound, _, _>(source, &ring)?;
     }
     if let Some(ring) = geometry.events() {
-        found.events = ring::collect(source, &ring)?;
+        found.events = ring::collect::<Sound, _, _>(source, &ring)?;
     }
     Ok(found)
 }

@@ -7,7 +7,7 @@
 
 use bytemuck::Pod;
 
-use crate::latch::Source;
+use crate::latch::{Rules, Source};
 use crate::layout::LINE;
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -37,7 +37,7 @@ impl Ring {
 }
 
 /// Appends an entry over the oldest one. Its first word must be its number: one more than the last one's.
-pub(crate) fn append(cells: &[AtomicU64], ring: &Ring, entry: &[u64]) {
+pub fn append<R: Rules>(cells: &[AtomicU64], ring: &Ring, entry: &[u64]) {
     let Some((number, words)) = entry.split_first() else {
         return;
     };
@@ -53,18 +53,25 @@ pub(crate) fn append(cells: &[AtomicU64], ring: &Ring, entry: &[u64]) {
     };
     // Number 0 while the words change: a reader that sees a new word sees, at its second look, that the number is not the one it began
     // with. Release: pairs with the reader's fence before that second look.
-    mark.store(0, Ordering::Relaxed);
-    fence(Ordering::Release);
+    if R::RING_ZERO {
+        mark.store(0, Ordering::Relaxed);
+    }
+    if R::RING_FENCE {
+        fence(Ordering::Release);
+    }
     for (cell, word) in rest.iter().zip(words) {
         cell.store(*word, Ordering::Relaxed);
     }
     // Release: pairs with the reader's fence after its first look at the number.
-    mark.store(*number, Ordering::Release);
+    mark.store(*number, R::ADVERTISE);
     head.store(*number, Ordering::Release);
 }
 
 /// The whole entries, the latest first. Words that the file has and `T` does not know are left out; those that it lacks are 0.
-pub(crate) fn collect<T: Pod, S: Source + ?Sized>(
+///
+/// # Errors
+/// Those of the source.
+pub fn collect<R: Rules, T: Pod, S: Source + ?Sized>(
     source: &S,
     ring: &Ring,
 ) -> Result<Vec<T>, S::Error> {
@@ -75,9 +82,13 @@ pub(crate) fn collect<T: Pod, S: Source + ?Sized>(
     let mut after = before.clone();
     source.copy(first, &mut before)?;
     // Acquire, twice: pairs with the releases of `append`.
-    fence(Ordering::Acquire);
+    if R::OPENING_FENCE {
+        fence(Ordering::Acquire);
+    }
     source.copy(first, &mut entries)?;
-    fence(Ordering::Acquire);
+    if R::CLOSING_FENCE {
+        fence(Ordering::Acquire);
+    }
     source.copy(first, &mut after)?;
     let mut found: Vec<(u64, T)> = Vec::new();
     for (place, words) in entries.chunks(stride.max(1)).enumerate() {
@@ -106,6 +117,7 @@ pub(crate) fn collect<T: Pod, S: Source + ?Sized>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::latch::Sound;
 
     const RING: Ring = Ring {
         offset: 0,
@@ -114,7 +126,7 @@ mod tests {
     };
 
     fn numbers(cells: &[AtomicU64]) -> Vec<[u64; 3]> {
-        collect::<[u64; 3], _>(cells, &RING).unwrap()
+        collect::<Sound, [u64; 3], _>(cells, &RING).unwrap()
     }
 
     #[test]
@@ -122,7 +134,7 @@ mod tests {
         let cells: Vec<AtomicU64> = (0..RING.bytes() / 8).map(|_| AtomicU64::new(0)).collect();
         assert_eq!(numbers(&cells), Vec::<[u64; 3]>::new());
         for number in 1..=6 {
-            append(&cells, &RING, &[number, number * 10, number * 100]);
+            append::<Sound>(&cells, &RING, &[number, number * 10, number * 100]);
         }
         assert_eq!(
             numbers(&cells),
@@ -135,7 +147,7 @@ mod tests {
     fn an_entry_that_is_being_written_or_lies_about_its_number_is_left_out() {
         let cells: Vec<AtomicU64> = (0..RING.bytes() / 8).map(|_| AtomicU64::new(0)).collect();
         for number in 1..=4 {
-            append(&cells, &RING, &[number, 0, 0]);
+            append::<Sound>(&cells, &RING, &[number, 0, 0]);
         }
         let word = |number| RING.entry(number);
         cells[word(2)].store(0, Ordering::Relaxed);

@@ -22,7 +22,7 @@ use crate::layout::{CHILD_HISTOGRAMS, DEATH_RING, GLOBAL, Geometry, Header, LINE
 use crate::map::Map;
 use crate::records::{ChildRecord, Death, GlobalRecord, MasterRecord, Phase};
 use crate::ring::{self, Ring};
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering};
 
 /// The master's side of a board. Output only: the master steers by its own records.
 #[derive(Debug)]
@@ -121,11 +121,7 @@ impl Board {
         };
         let words = self.files.map.words();
         if let Some(first) = self.files.geometry.child_histograms(slot) {
-            // Release: a reader that sees an emptied bucket sees, at its second look, the master's record that counts them as earlier ones.
-            fence(Ordering::Release);
-            for cell in words.get(first..).unwrap_or(&[]).iter().take(PHASE_WORDS) {
-                cell.store(0, Ordering::Relaxed);
-            }
+            histogram::replace::<Sound>(words, first, &[0; PHASE_WORDS]);
         }
         let record = ChildRecord {
             incarnation,
@@ -164,7 +160,7 @@ impl Board {
     fn append<T: bytemuck::Pod>(&self, ring: Option<Ring>, entry: &T) {
         if let Some(ring) = ring {
             let words = bytemuck::cast_slice(std::slice::from_ref(entry));
-            ring::append(self.files.map.words(), &ring, words);
+            ring::append::<Sound>(self.files.map.words(), &ring, words);
         }
     }
 
@@ -184,12 +180,7 @@ impl Board {
     /// the slot says so (`histogram_copy`).
     pub fn write_master_histograms(&mut self, slot: u32, copy: u64, histograms: &PhaseHistograms) {
         if let Some(first) = self.files.geometry.master_histograms(slot, copy) {
-            // Release: a reader that sees one of these words sees, at its second look, the version of the record that made this copy the spare one.
-            fence(Ordering::Release);
-            let cells = self.files.map.words().get(first..).unwrap_or(&[]);
-            for (cell, word) in cells.iter().zip(histograms.words()) {
-                cell.store(*word, Ordering::Relaxed);
-            }
+            histogram::replace::<Sound>(self.files.map.words(), first, histograms.words());
         }
     }
 
@@ -303,6 +294,7 @@ impl ChildPage {
                 latch::incarnation(version)
             )));
         }
+        histogram::begin::<Sound>();
         Ok(ChildPage {
             map,
             place,

@@ -1,4 +1,4 @@
-//! `FORMAT.md`, the schema in the file and the Python reader say the same as the code.
+//! `FORMAT.md`, the schema in the file and the readers in other languages say the same as the code.
 #![cfg(not(loom))]
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -7,19 +7,13 @@ mod support;
 
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use scoreboard::schema::{Area, Kind, fields, text};
 use scoreboard::{
-    Board, BoardVerdict, ChildPage, ChildRecord, GlobalRecord, MasterRecord, Reader, SlotState,
-    Snapshot, read,
+    Board, ChildPage, ChildRecord, GlobalRecord, MasterRecord, Reader, SlotState, read,
 };
-use support::{dir, empty, global, live, spec};
-
-fn crate_file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
+use support::{Foreign, as_examples_print, crate_file, dir, empty, global, live, spec};
 
 fn field_tables() -> String {
     let mut tables = String::new();
@@ -57,29 +51,70 @@ fn field_tables() -> String {
     tables
 }
 
-#[test]
-fn the_tables_of_the_format_page_are_those_of_the_code() {
-    let path = crate_file("FORMAT.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let begin = page.find("<!-- fields").unwrap();
-    let begin = begin + page[begin..].find('\n').unwrap() + 1;
-    let end = page.find("<!-- end of fields -->").unwrap();
-    if std::env::var_os("UPDATE_FORMAT").is_some() {
-        let new = format!("{}{}{}", &page[..begin], field_tables(), &page[end..]);
-        fs::write(&path, new).unwrap();
-    } else {
-        assert!(
-            page[begin..end] == field_tables(),
-            "FORMAT.md is out of date: cargo test -p scoreboard --test format with UPDATE_FORMAT=1"
-        );
-    }
+/// The page with `new` between the lines that begin with `begin` and `end`.
+fn between(page: &str, begin: &str, end: &str, new: &str) -> String {
+    let start = page.find(begin).unwrap();
+    let start = start + page[start..].find('\n').unwrap() + 1;
+    let stop = start + page[start..].find(end).unwrap();
+    format!("{}{new}{}", &page[..start], &page[stop..])
 }
 
 #[test]
-fn the_reader_of_the_format_page_is_the_example() {
-    let page = fs::read_to_string(crate_file("FORMAT.md")).unwrap();
+fn the_tables_and_the_reader_of_the_format_page_are_those_of_the_code() {
+    let path = crate_file("FORMAT.md");
+    let page = fs::read_to_string(&path).unwrap();
     let example = fs::read_to_string(crate_file("examples/read_board.py")).unwrap();
-    assert!(page.contains(&format!("```python\n{example}```\n")));
+    let made = between(&page, "```python", "```\n", &example);
+    let made = between(
+        &made,
+        "<!-- fields",
+        "<!-- end of fields -->",
+        &field_tables(),
+    );
+    support::same_as_committed(&path, &made);
+}
+
+#[test]
+fn the_numbers_in_the_text_of_the_format_page_are_those_of_the_code() {
+    use scoreboard::{histogram, history, layout};
+    let page = fs::read_to_string(crate_file("FORMAT.md")).unwrap();
+    let copy = Area::Master.words() * 8;
+    let histograms = Area::Histograms.words() * 8;
+    for text in [
+        format!("ABI {}.{}.", layout::MAJOR, layout::MINOR),
+        format!("| {}.{} | header words", layout::MAJOR, layout::MINOR),
+        format!("`schema_off` ({})", layout::SCHEMA_OFFSET),
+        format!("`seconds_count` ({})", history::SECONDS),
+        format!("`seconds_stride` ({})", history::SECOND_WORDS * 8),
+        format!("`events_count` ({})", history::EVENTS),
+        format!("`events_stride` ({})", history::EVENT_WORDS * 8),
+        format!("`m_stride` ({})", layout::MASTER_STRIDE),
+        format!("`m_copy_len` ({copy})"),
+        format!("`c_copy_len` ({copy}) each, at most {}", layout::CHILD_ROOM),
+        format!("`s + m_hist_off` ({})", layout::MASTER_HISTOGRAMS),
+        format!(
+            "`p + c_hist_off` ({}) | {histograms} |",
+            layout::CHILD_HISTOGRAMS
+        ),
+        format!(
+            "({} × {} × 8 = {histograms})",
+            histogram::PHASES,
+            histogram::PHASE_BUCKETS
+        ),
+        format!(
+            "copies at {} and {}",
+            layout::GLOBAL.copies[0] * 8,
+            layout::GLOBAL.copies[1] * 8
+        ),
+        format!("`p + {}`, `p + {}`", layout::LINE, layout::CHILD_SECOND),
+        format!(
+            "at {}, with {} entries",
+            layout::DEATHS_OFFSET,
+            layout::DEATHS
+        ),
+    ] {
+        assert!(page.contains(&text), "FORMAT.md does not say: {text}");
+    }
 }
 
 /// The words that ABI 1.0 pins down: a row that moves breaks every reader out there.
@@ -160,7 +195,12 @@ fn busy_board(dir: &Path) -> (Board, ChildPage) {
             ..live(9, 0)
         },
     );
-    // A process that has not got its page yet.
+    // A process that has not got its page yet: what an earlier one left there does not count.
+    board.adopt_child(2, 4);
+    let mut earlier = ChildPage::map(board.descriptor(), board.geometry(), 2, 4).unwrap();
+    child.incarnation = 4;
+    earlier.publish(&child);
+    earlier.observe(scoreboard::Phase::Eom, 1);
     board.publish_master(
         2,
         &MasterRecord {
@@ -172,82 +212,142 @@ fn busy_board(dir: &Path) -> (Board, ChildPage) {
     (board, page)
 }
 
-/// What the Python reader prints, from the Rust reader's snapshot.
-fn as_python_prints(snapshot: &Snapshot) -> String {
-    let slots: Vec<String> = snapshot
-        .slots
-        .iter()
-        .map(|slot| {
-            let acc = slot.acc();
-            format!(
-                "{{\"slot\": {}, \"pid\": {}, \"acc\": [{}, {}, {}], \"requests\": {}, \"messages\": {}}}",
-                slot.index,
-                slot.master.pid,
-                acc.process,
-                acc.slot,
-                acc.processes,
-                slot.requests(),
-                slot.messages()
-            )
-        })
-        .collect();
-    format!(
-        "{{\"state\": {}, \"alive\": {}, \"pid\": {}, \"slots\": [{}]}}\n",
-        snapshot.global.state,
-        matches!(snapshot.verdict(), BoardVerdict::Alive { .. }),
-        snapshot.header.master_pid,
-        slots.join(", ")
-    )
-}
-
-fn python(arguments: &[&Path]) -> std::process::Output {
-    Command::new("python3")
-        .args(arguments)
-        .output()
-        .expect("python3 runs the example reader")
-}
-
 #[test]
-fn the_python_reader_sees_what_the_rust_reader_sees_alive_and_dead() {
-    let dir = dir();
-    let path = dir.path().join("m.scoreboard");
-    let (board, _page) = busy_board(dir.path());
-    let script = crate_file("examples/read_board.py");
-    let told = python(&[&script, &path]);
-    let expected = as_python_prints(&read(&path).unwrap());
-    assert!(
-        expected.contains("\"requests\": 3, \"messages\": 231"),
-        "{expected}"
-    );
-    assert_eq!(String::from_utf8_lossy(&told.stdout), expected, "{told:?}");
-    drop(board);
-    let told = python(&[&script, &path]);
-    let expected = as_python_prints(&read(&path).unwrap());
-    assert!(expected.contains("\"alive\": false"));
-    assert_eq!(String::from_utf8_lossy(&told.stdout), expected, "{told:?}");
-    fs::write(&path, "no board").unwrap();
-    assert!(!python(&[&script, &path]).status.success());
-}
-
-#[test]
-fn the_schema_in_the_file_is_json_that_tells_every_field() {
+fn the_schema_in_the_file_is_that_of_the_code() {
     let dir = dir();
     let path = dir.path().join("m.scoreboard");
     let _board = Board::create(dir.path(), "m.scoreboard", &spec(8)).unwrap();
-    let schema = Reader::open(&path).unwrap().schema().unwrap();
-    assert_eq!(schema, text());
-    let file = dir.path().join("schema.json");
-    fs::write(&file, &schema).unwrap();
-    let count = dir.path().join("count.py");
-    fs::write(
-        &count,
-        "import json,sys\ns=json.load(open(sys.argv[1]))\nprint(len(s['fields']),s['fields'][0]['name'],s['areas']['global']['copies'])\n",
-    )
-    .unwrap();
-    let told = python(&[&count, &file]);
-    assert_eq!(
-        String::from_utf8_lossy(&told.stdout),
-        format!("{} magic [640, 1920]\n", fields().len()),
-        "{told:?}"
-    );
+    assert_eq!(Reader::open(&path).unwrap().schema().unwrap(), text());
+}
+
+mod needs_python3_and_cc {
+    use super::*;
+
+    #[test]
+    fn readers_in_python_and_c_see_what_the_rust_reader_sees_alive_and_dead() {
+        let dir = dir();
+        let path = dir.path().join("m.scoreboard");
+        let (board, _page) = busy_board(dir.path());
+        let readers = [Foreign::python(), Foreign::c()];
+        let expected = as_examples_print(&read(&path).unwrap());
+        assert!(
+            expected.contains("\"requests\": 3, \"messages\": 231"),
+            "{expected}"
+        );
+        for reader in &readers {
+            assert_eq!(reader.prints(&path), expected);
+        }
+        drop(board);
+        let expected = as_examples_print(&read(&path).unwrap());
+        assert!(expected.contains("\"alive\": false"));
+        for reader in &readers {
+            assert_eq!(reader.prints(&path), expected);
+        }
+    }
+
+    #[test]
+    fn a_child_that_lies_is_clamped_alike_by_all_readers() {
+        let dir = dir();
+        let path = dir.path().join("m.scoreboard");
+        let (mut board, mut page) = busy_board(dir.path());
+        let mut liar = ChildRecord {
+            incarnation: 1,
+            ..empty()
+        };
+        liar.counters.connections_completed = u64::MAX;
+        liar.counters.verdicts = [u64::MAX; 6];
+        page.publish(&liar);
+        // The master's own differences are never shown wrapped around either.
+        board.publish_master(
+            2,
+            &MasterRecord {
+                dispatched: 1,
+                returned: 5,
+                returned_before: u64::MAX,
+                ..live(5, 78)
+            },
+        );
+        let snapshot = read(&path).unwrap();
+        assert_eq!(
+            (snapshot.requests(), snapshot.messages()),
+            (0, u64::MAX),
+            "clamped"
+        );
+        for reader in [Foreign::python(), Foreign::c()] {
+            assert_eq!(reader.prints(&path), as_examples_print(&snapshot));
+        }
+    }
+
+    #[test]
+    fn the_exporter_shows_every_measurement_of_the_schema_once_and_sums_what_earlier_processes_counted()
+     {
+        let dir = dir();
+        let path = dir.path().join("m.scoreboard");
+        let (mut board, mut page) = busy_board(dir.path());
+        page.observe(scoreboard::Phase::Eom, 1_000_000);
+        let mut earlier = scoreboard::PhaseHistograms::default();
+        earlier.0[6][0] = 5;
+        board.write_master_histograms(0, 0, &earlier);
+        let told = Foreign::exporter().prints(&path);
+        let value = |sample: &str| {
+            let line = told.lines().find_map(|line| line.strip_prefix(sample));
+            line.unwrap_or_else(|| panic!("no {sample} in:\n{told}"))
+                .trim()
+                .to_owned()
+        };
+        assert_eq!(value("pmx_board_alive{milter=\"m\"}"), "1");
+        assert_eq!(value("pmx_global_state{milter=\"m\",is=\"running\"}"), "1");
+        let slot = |name: &str| value(&format!("{name}{{milter=\"m\",slot=\"0\""));
+        assert_eq!(slot("pmx_slot_connections_completed_total"), "} 20");
+        assert_eq!(slot("pmx_slot_verdicts_total"), ",of=\"accept\"} 11");
+        assert_eq!(slot("pmx_phase_eom_count"), "} 6");
+        assert_eq!(
+            slot("pmx_phase_eom_bucket"),
+            ",le=\"0.000016\"} 5",
+            "earlier ones are in the first bucket"
+        );
+        // A process without a page of its own: nothing of the page counts.
+        assert_eq!(value("pmx_phase_eom_count{milter=\"m\",slot=\"2\"}"), "0");
+        assert_eq!(
+            value("pmx_slot_connections_completed_total{milter=\"m\",slot=\"2\"}"),
+            "0"
+        );
+        let mut seen = std::collections::HashSet::new();
+        for line in told.lines().filter(|line| !line.starts_with('#')) {
+            let (sample, number) = line.rsplit_once(' ').unwrap();
+            assert!(number.parse::<f64>().unwrap() >= 0.0, "{line}");
+            assert!(seen.insert(sample.to_owned()), "twice: {line}");
+        }
+        let shown = |field: &scoreboard::schema::Field| {
+            let (_, name) = field.name.rsplit_once('.').unwrap_or(("", &field.name));
+            let name = name.strip_suffix("_ns").unwrap_or(name);
+            seen.iter()
+                .any(|sample| sample.contains(&format!("_{name}")))
+        };
+        for field in fields() {
+            let measured = matches!(field.kind, Kind::Counter | Kind::Gauge | Kind::Enum(_));
+            let exported = !matches!(
+                field.area,
+                Area::Header | Area::Death | Area::Second | Area::Event
+            );
+            assert!(!measured || !exported || shown(&field), "{}", field.name);
+        }
+    }
+
+    #[test]
+    fn the_schema_is_json() {
+        let dir = dir();
+        let file = dir.path().join("schema.json");
+        fs::write(&file, text()).unwrap();
+        let told = std::process::Command::new("python3")
+            .args(["-c", "import json,sys\ns=json.load(open(sys.argv[1]))\nprint(len(s['fields']),s['fields'][0]['name'],s['areas']['global']['copies'])"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&told.stdout),
+            format!("{} magic [640, 1920]\n", fields().len()),
+            "{told:?}"
+        );
+    }
 }

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::process::Command;
 
 use scoreboard::{
-    Board, CreateError, GlobalRecord, MapReader, MasterRecord, ReadError, Reader, SlotState,
-    Snapshot, read, shown,
+    Board, CreateError, GlobalRecord, History, MapReader, MasterRecord, Phase, ReadError, Reader,
+    SlotState, Snapshot, histogram, read, shown,
 };
 use support::{Random, dir, global, live, spec};
 
@@ -37,6 +37,7 @@ fn use_all(snapshot: &Snapshot) {
         if let Some(child) = &slot.child {
             let text = shown(&child.doing);
             assert!(!text.contains(char::is_control));
+            let _ = snapshot.deadline_left(slot);
             let _ = snapshot.age(child.phase_since_ns);
         }
     }
@@ -48,6 +49,24 @@ fn use_all(snapshot: &Snapshot) {
         );
     }
     assert!(snapshot.deaths.len() <= 31);
+    let _ = (
+        snapshot.busy(),
+        snapshot.capacity_ns(),
+        snapshot.late_answers(),
+    );
+    if let Some(sum) = snapshot.histograms() {
+        for phase in Phase::ALL {
+            let _ = histogram::quantile_ns(sum.of(*phase), histogram::phase_bounds_ns(), 0.99);
+        }
+    }
+}
+
+/// The same of a history: whole entries, each once, the latest first.
+fn use_history(history: &History) {
+    let seconds = history.seconds.iter().map(|second| second.number);
+    let events = history.events.iter().map(|event| event.number);
+    assert!(seconds.is_sorted_by(|one, next| one > next));
+    assert!(events.is_sorted_by(|one, next| one > next));
 }
 
 /// A sound board's bytes, with all slots in use.
@@ -186,9 +205,13 @@ fn random_bytes_behind_a_sound_header_never_harm_a_reader() {
             put(&mut bytes, 80 + 16, u64::MAX);
         }
         fs::write(&path, &bytes).unwrap();
-        let snapshot = read(&path).unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let snapshot = reader.detailed().unwrap();
         use_all(&snapshot);
-        use_all(&MapReader::open(&path).unwrap().snapshot());
+        use_history(&reader.history().unwrap());
+        let map = MapReader::open(&path).unwrap();
+        use_all(&map.detailed());
+        use_history(&map.history());
         if round % 2 == 0 {
             assert_eq!(snapshot.slots.len(), 8);
         }
@@ -212,7 +235,8 @@ fn random_damage_to_the_header_never_harms_a_reader() {
     for _ in 0..3000 {
         let mut header = sound[..512].to_vec();
         for _ in 0..=random.next() % 3 {
-            let word = 3 + usize::try_from(random.next() % 22).unwrap();
+            // All that tells where something is, the areas of 1.1 included.
+            let word = 3 + usize::try_from(random.next() % 34).unwrap();
             let old = u64::from_ne_bytes(header[word * 8..word * 8 + 8].try_into().unwrap());
             let new = match random.next() % 4 {
                 0 => random.next(),
@@ -224,9 +248,12 @@ fn random_damage_to_the_header_never_harms_a_reader() {
         }
         file.write_all_at(&header, 0).unwrap();
         if let Ok(reader) = Reader::open(&path) {
-            use_all(&reader.snapshot().unwrap());
+            use_all(&reader.detailed().unwrap());
+            use_history(&reader.history().unwrap());
             let _ = reader.schema();
-            use_all(&MapReader::open(&path).unwrap().snapshot());
+            let map = MapReader::open(&path).unwrap();
+            use_all(&map.detailed());
+            use_history(&map.history());
         }
     }
 }

@@ -5,40 +5,20 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytemuck::Zeroable;
 use scoreboard::{
-    Board, BoardVerdict, ChildPage, ChildRecord, Cut, Death, GlobalRecord, MapReader, MasterRecord,
-    Reader, SlotState, Snapshot, read,
+    Board, BoardVerdict, ChildPage, ChildRecord, Cut, GlobalRecord, MapReader, Reader, Snapshot,
+    read,
 };
+use support::player::{self, Player, child, death, master, ready};
 use support::{Random, dir, global, live, spec};
 
-/// A record whose words all follow from `n`, but for those that make it count.
-fn child(n: u64) -> ChildRecord {
-    let mut record = ChildRecord::zeroed();
-    bytemuck::cast_slice_mut::<ChildRecord, u64>(std::slice::from_mut(&mut record)).fill(n);
-    record.incarnation = 1;
-    record
-}
-
-fn master(n: u64) -> MasterRecord {
-    let mut record = MasterRecord::zeroed();
-    bytemuck::cast_slice_mut::<MasterRecord, u64>(std::slice::from_mut(&mut record)).fill(n);
-    record.state = SlotState::Live.word();
-    record.incarnation = 1;
-    record
-}
-
+/// The global record of a board with two slots in use.
 fn board_word(n: u64) -> GlobalRecord {
-    let mut record = GlobalRecord::zeroed();
-    bytemuck::cast_slice_mut::<GlobalRecord, u64>(std::slice::from_mut(&mut record)).fill(n);
-    record.slots_high_water = 2;
-    record
+    player::whole(n, 2)
 }
 
 /// Ends the writers when it goes, also when a reader's assertion fails: a scope waits for its threads.
@@ -77,12 +57,6 @@ fn examine(snapshot: &Snapshot) -> usize {
         assert_eq!(death.queue_id, [death.number; 7], "a torn death");
     }
     unproven
-}
-
-fn death(n: u64) -> Death {
-    let mut death = Death::zeroed();
-    bytemuck::cast_slice_mut::<Death, u64>(std::slice::from_mut(&mut death)).fill(n);
-    death
 }
 
 #[test]
@@ -202,63 +176,10 @@ fn what_is_completed_is_never_more_than_what_was_given() {
     });
 }
 
-/// Another process that plays a master, or the child in slot 0 of a board that is there.
-struct Player(Child);
-
-impl Player {
-    fn start(role: &str, path: &Path) -> Player {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--ignored",
-                "--exact",
-                role,
-                "--nocapture",
-                "--test-threads=1",
-            ])
-            .env("SCOREBOARD_PATH", path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let ready = out
-            .lines()
-            .map_while(Result::ok)
-            .any(|line| line.contains("player ready"));
-        assert!(ready, "{role} did not start");
-        Player(child)
-    }
-
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-fn player_path() -> std::path::PathBuf {
-    std::env::var_os("SCOREBOARD_PATH").unwrap().into()
-}
-
-/// Says that it is ready; ends with its parent, whose end of the pipe closes then.
-fn ready() {
-    println!("player ready");
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().lines().count();
-        std::process::exit(3);
-    });
-}
-
 #[test]
 #[ignore = "a master for other tests"]
 fn master_that_publishes_until_it_is_killed() {
-    let path = player_path();
-    let mut board = Board::create(
-        path.parent().unwrap(),
-        path.file_name().unwrap().to_str().unwrap(),
-        &spec(8),
-    )
-    .unwrap();
+    let mut board = player::board();
     board.publish_global(&board_word(1));
     for slot in 0..2 {
         board.adopt_child(slot, 1);
@@ -278,18 +199,7 @@ fn master_that_publishes_until_it_is_killed() {
 #[test]
 #[ignore = "a child for other tests"]
 fn child_that_publishes_until_it_is_killed() {
-    let file = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(player_path())
-        .unwrap();
-    // Boards of one capacity have one geometry; a real child inherits it.
-    let twin = dir();
-    let geometry = Board::create(twin.path(), "twin.scoreboard", &spec(8))
-        .unwrap()
-        .geometry();
-    let mut page = ChildPage::map(std::os::fd::AsFd::as_fd(&file), geometry, 0, 1).unwrap();
-    drop(file);
+    let mut page = player::page(0);
     page.publish(&child(1));
     ready();
     for n in 2.. {
@@ -350,36 +260,14 @@ fn a_stopped_writer_delays_no_reader() {
     let dir = dir();
     let path = dir.path().join("m.scoreboard");
     let master = Player::start("master_that_publishes_until_it_is_killed", &path);
-    let pid = master.0.id().to_string();
     for _ in 0..10 {
-        assert!(
-            Command::new("kill")
-                .args(["-STOP", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let state = || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            stat.rsplit_once(") ").unwrap().1.starts_with('T')
-        };
-        while !state() {
-            assert!(Instant::now() < deadline, "it does not stop");
-            std::thread::yield_now();
-        }
+        master.stop();
         let snapshot = read(&path).unwrap();
         assert_eq!(snapshot.cut, Cut::Atomic);
         assert_eq!(snapshot.retries, 0);
         assert_eq!(examine(&snapshot), 0);
         assert!(matches!(snapshot.verdict(), BoardVerdict::Alive { .. }));
-        assert!(
-            Command::new("kill")
-                .args(["-CONT", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        master.go_on();
     }
     master.kill();
 }
