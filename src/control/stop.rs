@@ -16,7 +16,7 @@ use crate::run_dir::Paths;
 use crate::sys::process::{self, PidFd};
 
 use super::place::{Found, each_once};
-use super::running::{self, Process};
+use super::running::{self, Process, There};
 use super::stop_signal::StopSignal;
 use super::terminal::{complain, count, duration, say};
 use super::{Exit, Place, leftovers};
@@ -120,7 +120,9 @@ struct Stopping {
 /// Signals one milter. `None` when it does not run, which is said.
 fn begin(found: &Found, name: MilterName, signal: StopSignal) -> Result<Option<Stopping>, Exit> {
     let paths = Paths::new(&found.run_dir, &name);
-    let there = running::processes(&paths).map_err(|error| denied(&name, &paths, &error))?;
+    let there = running::there(&paths).map_err(|error| denied(&name, &paths, &error))?;
+    out_of_reach(&name, &paths, &there)?;
+    let there = there.processes;
     if there.is_empty() {
         match tidy(&name, &paths)? {
             true => say(format_args!(
@@ -148,6 +150,27 @@ fn begin(found: &Found, name: MilterName, signal: StopSignal) -> Result<Option<S
         signal,
         deadline: Instant::now() + limit,
     }))
+}
+
+/// Nothing is done to a milter of which something is out of reach; that is told.
+fn out_of_reach(name: &MilterName, paths: &Paths, there: &There) -> Result<(), Exit> {
+    if !there.strangers.is_empty() {
+        let pids: Vec<String> = there.strangers.iter().map(Pid::to_string).collect();
+        complain(format_args!(
+            "stop {name}: {} is locked by pid {}, which is no process of this milter: it belongs to another user than the file; nothing is signalled or removed; look for who put that lock there",
+            paths.lock().display(),
+            pids.join(", ")
+        ));
+        return Err(Exit::Failed);
+    }
+    if there.elsewhere > 0 {
+        complain(format_args!(
+            "stop {name}: it runs in another pid namespace ({} is locked there), where this program cannot reach it; nothing is removed; stop it in its own container",
+            paths.lock().display()
+        ));
+        return Err(Exit::Failed);
+    }
+    Ok(())
 }
 
 /// The master decides for its children. Orphans retire by themselves, and end at once only by a TERM of their own.

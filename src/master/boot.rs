@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,10 +127,10 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         )
     })?
     else {
-        let pid = lock::master(&paths.lock())
+        let pid = lock::holders(&paths.lock())
             .ok()
-            .flatten()
-            .map_or(0, nix::unistd::Pid::as_raw);
+            .and_then(|holders| holders.first().map(|holder| holder.pid.as_raw()))
+            .unwrap_or(0);
         report.last(&Line::Already(pid));
         return Ok(None);
     };
@@ -261,14 +261,7 @@ fn build(
 
 /// Opens and takes the lock; `None` when another master has it. The file is never closed while we live, and never removed: both would lose locks.
 fn take_lock(paths: &Paths, milter: &MilterConfig, group: Option<u32>) -> io::Result<Option<File>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(paths.lock())?;
+    let file = lock::open_to_take(&paths.lock(), true)?;
     if !lock::take(&file, 0)? {
         return Ok(None);
     }

@@ -1,0 +1,113 @@
+//! What an operator must be able to rely on when others can write to the run directory, when the configuration is wrong, when a master
+//! does not answer: through the program only.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use support::milter::{ADDS_A_HEADER, Milter};
+
+/// Another program that holds byte 0 of a file, as a milter's master does; ended when dropped.
+struct LockHolder(Child);
+
+impl LockHolder {
+    fn of(path: &Path) -> LockHolder {
+        let script = "import fcntl, sys\nf = open(sys.argv[1], 'r+b')\nfcntl.lockf(f, fcntl.LOCK_EX, 1, 0)\nprint('held', flush=True)\nsys.stdin.read()";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "held\n");
+        LockHolder(child)
+    }
+
+    fn lives(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for LockHolder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The run directory before a first start.
+fn make_run_dir(milter: &Milter) {
+    fs::create_dir(milter.run_dir()).unwrap();
+}
+
+#[test]
+fn a_link_in_the_place_of_a_lock_file_names_nobody_who_is_signalled() {
+    let milter = Milter::new(ADDS_A_HEADER);
+    make_run_dir(&milter);
+    let foreign = milter.path("foreign.lock");
+    fs::write(&foreign, "").unwrap();
+    let mut stranger = LockHolder::of(&foreign);
+    std::os::unix::fs::symlink(&foreign, milter.run_dir().join("policy.lock")).unwrap();
+    milter
+        .pmx(&["stop", "-KILL"])
+        .expect(1)
+        .says("policy.lock")
+        .says("symbolic link");
+    assert!(stranger.lives());
+}
+
+#[test]
+fn a_fifo_in_the_place_of_a_lock_file_makes_nobody_wait() {
+    let milter = Milter::new(ADDS_A_HEADER);
+    make_run_dir(&milter);
+    let fifo = milter.run_dir().join("policy.lock");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    milter.status().expect(3);
+    milter.pmx(&["start"]).expect(1).says("policy.lock");
+    milter
+        .pmx(&["stop", "policy"])
+        .expect(1)
+        .says("policy.lock");
+    milter.pmx(&["restart"]);
+    assert!(milter.processes().is_empty());
+}
+
+mod needs_root {
+    use super::*;
+
+    /// Gives it to an unprivileged user.
+    fn give_away(path: &Path) {
+        std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).expect(
+            "this test needs root: run tests/run, or leave it out with -- --skip needs_root::",
+        );
+    }
+
+    #[test]
+    fn root_does_not_signal_a_process_that_the_owner_of_the_run_directory_points_at() {
+        let milter = Milter::new(ADDS_A_HEADER);
+        make_run_dir(&milter);
+        give_away(&milter.run_dir());
+        let lock = milter.run_dir().join("policy.lock");
+        fs::write(&lock, "").unwrap();
+        // A file of root's that its user has renamed, and one of the user's that a process of root's locks.
+        for owned_by_user in [false, true] {
+            if owned_by_user {
+                give_away(&lock);
+            }
+            let mut stranger = LockHolder::of(&lock);
+            let pid = stranger.0.id().to_string();
+            milter.pmx(&["stop", "-KILL"]).expect(1).says(&pid);
+            assert!(stranger.lives());
+        }
+        milter.pmx(&["stop"]).expect(0);
+    }
+}
