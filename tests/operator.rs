@@ -9,7 +9,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use support::milter::{ADDS_A_HEADER, Milter};
+use support::command::spawn;
+use support::milter::{ADDS_A_HEADER, Milter, PROGRAM};
+use support::mta::Mta;
+use support::{SOON, wait_until};
 
 /// Another program that holds byte 0 of a file, as a milter's master does; ended when dropped.
 struct LockHolder(Child);
@@ -109,5 +112,39 @@ mod needs_root {
             assert!(stranger.lives());
         }
         milter.pmx(&["stop"]).expect(0);
+    }
+}
+
+mod needs_pid_namespaces {
+    use super::*;
+
+    #[test]
+    fn a_milter_of_another_pid_namespace_keeps_its_files_and_is_said_to_be_out_of_reach() {
+        let milter = Milter::new(ADDS_A_HEADER);
+        // Two containers beside each other that share the run directory.
+        let inside = |arguments: &[&str]| {
+            let mut container = Command::new("unshare");
+            container
+                .args(["--pid", "--fork", "--kill-child", PROGRAM, "-c"])
+                .arg(milter.path("pmx.conf"))
+                .args(arguments)
+                .env("PMX_TEST_DIR", milter.run_dir().parent().unwrap());
+            spawn(container)
+        };
+        let _first = inside(&["run", "policy"]);
+        wait_until(SOON, "it takes mail", || {
+            Mta::ready(&milter.address(), SOON).ok()
+        });
+        inside(&["stop", "policy"])
+            .wait(SOON)
+            .expect(1)
+            .says("another pid namespace");
+        assert!(milter.run_dir().join("policy.scoreboard").exists());
+        assert!(milter.run_dir().join("policy.pid").exists());
+        milter.status().expect(0).prints("policy: running");
+        inside(&["start"])
+            .wait(SOON)
+            .expect(0)
+            .prints("another pid namespace");
     }
 }

@@ -133,8 +133,12 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
             Exit::Done
         }
         Ok(Outcome::Already(pid)) => {
-            let pid = master(&paths).unwrap_or(pid);
-            say(format_args!("{name}: already running, pid {pid}"));
+            match master(&paths).unwrap_or(pid) {
+                0 => say(format_args!(
+                    "{name}: already running, in another pid namespace"
+                )),
+                pid => say(format_args!("{name}: already running, pid {pid}")),
+            };
             Exit::Done
         }
         Ok(Outcome::Failed(exit, text)) => {

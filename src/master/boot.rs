@@ -39,6 +39,8 @@ const FEW_CONNECTIONS: u64 = 1024;
 const DESCRIPTORS_OF_A_CHILD: u64 = 3;
 /// What a process has open beside its connections or children: log, sockets of its own, overload answers, files of the policy.
 const OTHER_DESCRIPTORS: u64 = 128;
+/// How long somebody may take to clean up behind a dead master.
+const TIDYING: Duration = Duration::from_secs(2);
 
 /// Why it does not start.
 struct Refusal {
@@ -262,8 +264,14 @@ fn build(
 /// Opens and takes the lock; `None` when another master has it. The file is never closed while we live, and never removed: both would lose locks.
 fn take_lock(paths: &Paths, milter: &MilterConfig, group: Option<u32>) -> io::Result<Option<File>> {
     let file = lock::open_to_take(&paths.lock(), true)?;
-    if !lock::take(&file, 0)? {
-        return Ok(None);
+    // A stop that tidies up behind a dead master has the lock for an instant, and is not listed among the others.
+    let patience = Instant::now() + TIDYING;
+    while !lock::take(&file, 0)? {
+        let master = lock::others(&file)?.iter().any(|holder| holder.byte == 0);
+        if master || Instant::now() >= patience {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
     file.set_permissions(fs::Permissions::from_mode(milter.status_mode))?;
     if let Some(group) = group {
