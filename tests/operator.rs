@@ -9,10 +9,11 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
 use support::command::spawn;
 use support::milter::{ADDS_A_HEADER, Milter, PROGRAM};
-use support::mta::Mta;
-use support::{SOON, wait_until};
+use support::mta::{Message, Mta};
+use support::{SOON, process, wait_until};
 
 /// Another program that holds byte 0 of a file, as a milter's master does; ended when dropped.
 struct LockHolder(Child);
@@ -81,6 +82,37 @@ fn a_fifo_in_the_place_of_a_lock_file_makes_nobody_wait() {
         .expect(1)
         .says("policy.lock");
     milter.pmx(&["restart"]);
+    assert!(milter.processes().is_empty());
+}
+
+#[test]
+fn a_graceful_stop_gives_up_a_suspended_master_and_says_what_lives_and_what_to_do() {
+    let milter = Milter::started(ADDS_A_HEADER, "graceful_timeout = \"1s\"");
+    let master = milter.master();
+    process::signal(master, Signal::SIGSTOP);
+    milter
+        .pmx(&["stop"])
+        .expect(1)
+        .says(&format!("master {master} (suspended)"))
+        .says("child")
+        .says(&format!("kill -CONT {master}"))
+        .says("-KILL");
+    milter.pmx(&["stop", "-KILL"]).expect(0);
+    assert!(milter.processes().is_empty());
+}
+
+#[test]
+fn a_graceful_stop_gives_up_orphans_of_a_dead_master_and_names_the_way_out() {
+    let milter = Milter::started(ADDS_A_HEADER, "graceful_timeout = \"1s\"");
+    let mut session = milter.session();
+    session.begin(&Message::from("a@b.example")).unwrap();
+    process::signal(milter.master(), Signal::SIGKILL);
+    milter
+        .pmx(&["stop"])
+        .expect(1)
+        .says("orphan")
+        .says("stop -INT");
+    milter.pmx(&["stop", "-INT"]).expect(0);
     assert!(milter.processes().is_empty());
 }
 
