@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -114,6 +115,54 @@ fn a_graceful_stop_gives_up_orphans_of_a_dead_master_and_names_the_way_out() {
         .says("stop -INT");
     milter.pmx(&["stop", "-INT"]).expect(0);
     assert!(milter.processes().is_empty());
+}
+
+/// A program that listens on a unix socket and accepts nobody, with its queue full.
+fn listen_and_fill_the_queue(path: &Path) -> (OwnedFd, Vec<OwnedFd>) {
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+    };
+    let address = UnixAddr::new(path).unwrap();
+    let make = || {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap()
+    };
+    let listener = make();
+    bind(listener.as_raw_fd(), &address).unwrap();
+    listen(&listener, Backlog::new(1).unwrap()).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let one = make();
+        match connect(one.as_raw_fd(), &address) {
+            Ok(()) => waiting.push(one),
+            Err(error) => {
+                assert_eq!(error, nix::errno::Errno::EAGAIN);
+                return (listener, waiting);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_socket_whose_listener_is_too_busy_to_accept_is_in_use_and_nobody_waits_for_it() {
+    let milter = Milter::on_unix_socket(ADDS_A_HEADER, "start_timeout = \"1s\"");
+    let busy = listen_and_fill_the_queue(&milter.path("socket"));
+    milter.pmx(&["start"]).expect(1).says("in use");
+    drop(busy);
+    // A stop that cleans up behind a dead master asks too.
+    milter.start();
+    process::signal(milter.master(), Signal::SIGKILL);
+    for child in milter.children() {
+        process::signal(child, Signal::SIGKILL);
+    }
+    wait_until(SOON, "every process has ended", || {
+        milter.processes().is_empty().then_some(())
+    });
+    fs::remove_file(milter.path("socket")).unwrap();
+    let busy = listen_and_fill_the_queue(&milter.path("socket"));
+    milter.pmx(&["stop", "policy"]).expect(0);
+    assert!(milter.path("socket").exists());
+    drop(busy);
 }
 
 mod needs_root {

@@ -10,7 +10,7 @@ use scoreboard::BoardVerdict;
 
 use crate::config::Port;
 use crate::run_dir::Paths;
-use crate::sys::lock;
+use crate::sys::{lock, socket};
 
 use super::terminal::clean;
 
@@ -73,12 +73,10 @@ fn remove_socket(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            gone(fs::remove_file(path))
-        }
-        // Somebody listens: another program took the path.
-        _ => Ok(()),
+    match socket::somebody_listens(path) {
+        Ok(false) => gone(fs::remove_file(path)),
+        // Another program took the path, or who has it cannot be known.
+        Ok(true) | Err(_) => Ok(()),
     }
 }
 

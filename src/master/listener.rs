@@ -9,7 +9,6 @@ use std::io;
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::sockopt::ReuseAddr;
@@ -19,6 +18,7 @@ use nix::sys::socket::{
 };
 
 use crate::config::Port;
+use crate::sys::socket::somebody_listens;
 
 /// Why a port cannot be had.
 #[derive(Debug)]
@@ -161,22 +161,31 @@ fn bind_tcp(
     })
 }
 
-fn bind_unix(port: &Port, path: &Path, access: Access) -> Result<Listener, ListenError> {
+/// What is at the path of a unix socket.
+enum There {
+    Nothing,
+    /// A socket on which nobody listens.
+    Stale,
+}
+
+fn examine(port: &Port, path: &Path) -> Result<There, ListenError> {
     let system = |what, error: io::Error| ListenError::System(what, port.clone(), error);
     match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(ListenError::NotASocket(path.to_owned()));
-        }
-        Ok(_) => match UnixStream::connect(path) {
-            Ok(_) => return Err(ListenError::InUse(port.clone())),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                fs::remove_file(path)
-                    .map_err(|error| system("remove the stale socket of", error))?;
-            }
-            Err(error) => return Err(system("ask who listens on", error)),
+        Ok(meta) if !meta.file_type().is_socket() => Err(ListenError::NotASocket(path.to_owned())),
+        Ok(_) => match somebody_listens(path) {
+            Ok(true) => Err(ListenError::InUse(port.clone())),
+            Ok(false) => Ok(There::Stale),
+            Err(error) => Err(system("ask who listens on", error)),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(system("examine", error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(There::Nothing),
+        Err(error) => Err(system("examine", error)),
+    }
+}
+
+fn bind_unix(port: &Port, path: &Path, access: Access) -> Result<Listener, ListenError> {
+    let system = |what, error: io::Error| ListenError::System(what, port.clone(), error);
+    if let There::Stale = examine(port, path)? {
+        fs::remove_file(path).map_err(|error| system("remove the stale socket of", error))?;
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::socket::sockopt::TcpNoDelay;
 use nix::sys::socket::{MsgFlags, setsockopt};
 
@@ -25,6 +27,21 @@ pub fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Does somebody listen on this unix socket? Never waits: one whose queue of connections is full listens too.
+///
+/// # Errors
+/// The kernel's, when it cannot be known.
+pub fn somebody_listens(path: &Path) -> io::Result<bool> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let asking = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect(asking.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) | Err(Errno::EAGAIN) => Ok(true),
+        Err(Errno::ECONNREFUSED) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Sends small packets at once: a modification and its final reply must not wait for the MTA's delayed acknowledgement.
