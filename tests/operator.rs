@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -163,6 +164,17 @@ fn a_socket_whose_listener_is_too_busy_to_accept_is_in_use_and_nobody_waits_for_
     milter.pmx(&["stop", "policy"]).expect(0);
     assert!(milter.path("socket").exists());
     drop(busy);
+}
+
+#[test]
+fn a_unix_socket_has_its_mode_whatever_the_umask() {
+    let milter = Milter::on_unix_socket(ADDS_A_HEADER, "socket_mode = \"0626\"\numask = \"0077\"");
+    milter.start();
+    let mode = fs::metadata(milter.path("socket"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o626);
 }
 
 mod needs_root {

@@ -136,9 +136,9 @@ pub fn raise_descriptor_limit() -> u64 {
     }
 }
 
-/// Sets the mode mask of files that are created from now on.
-pub fn set_umask(mask: u32) {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+/// Sets the mode mask of files that are created from now on; the one before.
+pub fn set_umask(mask: u32) -> u32 {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask)).bits()
 }
 
 /// A process by descriptor: a pid that cannot be recycled under us.
