@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -205,6 +205,39 @@ mod needs_root {
             assert!(stranger.lives());
         }
         milter.pmx(&["stop"]).expect(0);
+    }
+
+    #[test]
+    fn a_master_of_roots_works_only_in_a_directory_of_roots_and_pmx_init_only_beside_none() {
+        let milter = Milter::new(ADDS_A_HEADER);
+        let log = milter.run_dir().join("own.log");
+        milter.configure(&format!("log_to = \"file:{}\"", log.display()));
+        let init = |verb: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pmx-init"));
+            command
+                .arg("-c")
+                .arg(milter.path("pmx.conf"))
+                .arg(verb)
+                .env("PMX_TEST_DIR", milter.run_dir().parent().unwrap());
+            spawn(command).wait(2 * SOON)
+        };
+        init("start").expect(0).says("share");
+        let master = milter.master();
+        // It could put a board of its own in the place of root's.
+        milter.pmx(&["restart"]).expect(1).says("pmx-init");
+        assert_eq!(milter.master(), master);
+        init("restart").expect(0);
+        init("stop").expect(0);
+        milter.pmx(&["start"]).expect(1).says("pmx-init");
+        assert!(milter.processes().is_empty());
+
+        std::os::unix::fs::chown(milter.run_dir(), Some(0), Some(0)).unwrap();
+        milter.start();
+        let master = milter.master();
+        init("start").expect(1).says("stop it first");
+        assert_eq!(milter.master(), master);
+        assert_eq!(fs::metadata(milter.run_dir()).unwrap().uid(), 0);
+        milter.stop();
     }
 }
 

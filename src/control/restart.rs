@@ -40,8 +40,10 @@ fn one(config: &Config, found: &Found, name: &MilterName, how: Launch) -> Exit {
         complain(not_configured("restart", name, config));
         return Exit::NotConfigured;
     };
-    let checked =
-        start::account(config).and_then(|account| check::policy(milter, account.as_ref()));
+    let checked = start::account(config).and_then(|account| {
+        start::directory(config, account.as_ref(), how.as_root)?;
+        check::policy(milter, account.as_ref())
+    });
     if let Err(exit) = checked {
         let state = if running::is_there(&Paths::new(&config.run_dir, name)) {
             "the running milter is untouched"

@@ -274,8 +274,10 @@ fn take_lock(paths: &Paths, milter: &MilterConfig, group: Option<u32>) -> io::Re
         std::thread::sleep(Duration::from_millis(5));
     }
     file.set_permissions(fs::Permissions::from_mode(milter.status_mode))?;
-    if let Some(group) = group {
-        std::os::unix::fs::fchown(&file, None, Some(group))?;
+    // What a master of the user's left behind becomes root's: the owner tells who may be believed to hold it.
+    let owner = (user::effective_uid() == 0).then_some(0);
+    if owner.is_some() || group.is_some() {
+        std::os::unix::fs::fchown(&file, owner, group)?;
     }
     Ok(Some(file))
 }
