@@ -6,13 +6,14 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
-use support::command::spawn;
+use support::command::{Outcome, spawn};
 use support::milter::{ADDS_A_HEADER, Milter, PROGRAM};
 use support::mta::{Message, Mta};
 use support::{SOON, process, wait_until};
@@ -177,6 +178,83 @@ fn a_unix_socket_has_its_mode_whatever_the_umask() {
     assert_eq!(mode & 0o7777, 0o626);
 }
 
+#[test]
+fn what_a_start_would_refuse_is_said_by_check_and_by_restart_which_leaves_the_milter_alone() {
+    let milter = Milter::started(ADDS_A_HEADER, "");
+    let master = milter.master();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = format!("inet:{}@127.0.0.1", taken.local_addr().unwrap().port());
+    let socket = milter.path("plain file");
+    fs::write(&socket, "").unwrap();
+    let cases = [
+        ("status_group = \"no-such-group\"", 6, "status_group"),
+        ("log_to = \"stderr\"", 6, "log_to"),
+        ("socket_owner = \"no-such-user\"", 6, "socket_owner"),
+        ("socket_group = \"no-such-group\"", 6, "socket_group"),
+        ("log_to = \"file:no/such/directory/log\"", 1, "log file"),
+    ];
+    let ports = [
+        (in_use.as_str(), 1, "in use"),
+        ("inet:3366@no-such-host.invalid", 1, "host"),
+        ("inet:3366@192.0.2.1", 1, "no such address"),
+        (&*format!("unix:{}", socket.display()), 1, "no socket"),
+        (
+            &*format!("unix:{}/no/such", milter.path("").display()),
+            1,
+            "does not exist",
+        ),
+    ];
+    let with_port = |port: &str, settings: &str| {
+        milter.configure_milters(&format!(
+            "[milter.policy]\nport = \"{port}\"\npolicy = \"policy.lua\"\n{settings}\n"
+        ));
+    };
+    let refused = |code: i32, text: &str| {
+        milter.pmx(&["check"]).expect(code).says(text);
+        milter
+            .pmx(&["restart"])
+            .expect(code)
+            .says(text)
+            .says("untouched");
+        assert_eq!(milter.master(), master, "after {text}");
+    };
+    let own = milter.port_setting();
+    for (settings, code, text) in cases {
+        with_port(&own, settings);
+        refused(code, text);
+    }
+    for (port, code, text) in ports {
+        with_port(port, "");
+        refused(code, text);
+    }
+    // Everything that is wrong, in one run.
+    with_port(&in_use, "status_group = \"no-such-group\"");
+    milter
+        .pmx(&["check"])
+        .expect(6)
+        .says("in use")
+        .says("no-such-group");
+    // Its own port is no obstacle, nor is the same port on another address, nor another one that is free.
+    for host in ["127.0.0.1", "0.0.0.0", "127.0.0.2"] {
+        with_port(&format!("inet:{}@{host}", milter.port), "");
+        milter.pmx(&["check"]).expect(0);
+        milter.pmx(&["restart"]).expect(0);
+    }
+    assert_ne!(milter.master(), master);
+}
+
+#[test]
+fn a_port_that_is_open_to_everybody_is_warned_of_once() {
+    let milter = Milter::new(ADDS_A_HEADER);
+    milter.configure_milters(&format!(
+        "[milter.policy]\nport = \"inet:{}@0.0.0.0\"\npolicy = \"policy.lua\"\n",
+        milter.port
+    ));
+    let outcome = milter.pmx(&["start"]).expect(0);
+    let count = outcome.err.matches("no authentication").count();
+    assert_eq!(count, 1, "{}", outcome.err);
+}
+
 mod needs_root {
     use super::*;
 
@@ -207,20 +285,45 @@ mod needs_root {
         milter.pmx(&["stop"]).expect(0);
     }
 
+    fn pmx_init(milter: &Milter, verb: &str) -> Outcome {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pmx-init"));
+        command
+            .arg("-c")
+            .arg(milter.path("pmx.conf"))
+            .arg(verb)
+            .env("PMX_TEST_DIR", milter.run_dir().parent().unwrap());
+        spawn(command).wait(2 * SOON)
+    }
+
+    #[test]
+    fn what_the_user_may_not_do_is_told_for_the_user_that_the_master_will_be() {
+        let milter = Milter::on_unix_socket(ADDS_A_HEADER, "");
+        let log = format!("log_to = \"file:{}/own.log\"", milter.run_dir().display());
+        milter.configure(&log);
+        // The directory of the socket is root's.
+        pmx_init(&milter, "start").expect(4).says("bind");
+        let mine = format!(
+            "[milter.policy]\nport = \"unix:{}/socket\"\npolicy = \"policy.lua\"\n{log}\n",
+            milter.run_dir().display()
+        );
+        for key in ["status_group", "socket_group"] {
+            milter.configure_milters(&format!("{mine}{key} = \"daemon\"\n"));
+            pmx_init(&milter, "start")
+                .expect(6)
+                .says(key)
+                .says("not in this group");
+        }
+        milter.configure_milters(&mine);
+        pmx_init(&milter, "start").expect(0);
+        pmx_init(&milter, "stop").expect(0);
+    }
+
     #[test]
     fn a_master_of_roots_works_only_in_a_directory_of_roots_and_pmx_init_only_beside_none() {
         let milter = Milter::new(ADDS_A_HEADER);
         let log = milter.run_dir().join("own.log");
         milter.configure(&format!("log_to = \"file:{}\"", log.display()));
-        let init = |verb: &str| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_pmx-init"));
-            command
-                .arg("-c")
-                .arg(milter.path("pmx.conf"))
-                .arg(verb)
-                .env("PMX_TEST_DIR", milter.run_dir().parent().unwrap());
-            spawn(command).wait(2 * SOON)
-        };
+        let init = |verb: &str| pmx_init(&milter, verb);
         init("start").expect(0).says("share");
         let master = milter.master();
         // It could put a board of its own in the place of root's.

@@ -59,7 +59,7 @@ fn is_alive(board: &Path) -> bool {
 }
 
 /// Where a board says that its milter listens.
-fn port_of(board: &Path) -> Option<Port> {
+pub(super) fn port_of(board: &Path) -> Option<Port> {
     let snapshot = scoreboard::read(board).ok()?;
     let text = clean(scoreboard::text(&snapshot.global.port));
     text.parse().ok()

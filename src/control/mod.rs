@@ -11,6 +11,7 @@ mod launch;
 mod leftovers;
 mod place;
 mod port_holder;
+mod preflight;
 pub mod prepare;
 pub mod rehearsal;
 pub mod restart;

@@ -29,6 +29,8 @@ pub(super) struct There {
     pub(super) strangers: Vec<Pid>,
     /// Locks that are held in another pid namespace.
     pub(super) elsewhere: usize,
+    /// The master is one of these.
+    pub(super) master_elsewhere: bool,
 }
 
 /// Every process that holds a lock of the milter, master first. The locks are asked again after the processes were opened: a pid
@@ -76,6 +78,7 @@ pub(super) fn there(paths: &Paths) -> io::Result<There> {
             .collect(),
         strangers,
         elsewhere: holders.elsewhere,
+        master_elsewhere: holders.master_elsewhere,
     })
 }
 

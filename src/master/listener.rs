@@ -17,7 +17,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen,
     setsockopt, socket,
 };
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{AccessFlags, Gid, Uid};
 
 use crate::config::Port;
 use crate::sys::process;
@@ -70,6 +70,13 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
+impl ListenError {
+    /// Does the kernel not let us?
+    pub(super) fn is_permission(&self) -> bool {
+        matches!(self, ListenError::System(_, _, error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Who may connect to a unix socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Access {
@@ -99,6 +106,37 @@ impl Listener {
                 bind_tcp(port, host, *number, AddressFamily::Inet6)
             }
             Port::Unix(path) => bind_unix(port, path, access),
+        }
+    }
+
+    /// Could [`Listener::bind`] have the port? Nothing is left of the trial. `running`: where this milter listens already.
+    pub(super) fn probe(
+        port: &Port,
+        access: Access,
+        running: Option<&Port>,
+        run_dir: &Path,
+    ) -> Result<(), ListenError> {
+        let number = |port: &Port| match port {
+            Port::Inet { port, .. } | Port::Inet6 { port, .. } => Some(*port),
+            Port::Unix(_) => None,
+        };
+        if running == Some(port) {
+            return Ok(());
+        }
+        let Port::Unix(path) = port else {
+            return match Listener::bind(port, access) {
+                // The same number on another address: who has it is most likely this milter, and it will have gone.
+                Err(ListenError::InUse(_)) if running.and_then(number) == number(port) => Ok(()),
+                other => other.map(drop),
+            };
+        };
+        examine(port, path)?;
+        match path.parent() {
+            // A start makes it.
+            Some(folder) if folder == run_dir && !folder.exists() => Ok(()),
+            Some(folder) => nix::unistd::eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+                .map_err(|error| ListenError::System("bind", port.clone(), error.into())),
+            None => Ok(()),
         }
     }
 

@@ -116,6 +116,8 @@ pub struct Holders {
     pub strangers: Vec<Holder>,
     /// Locks of processes that have no pid here: they live in another pid namespace.
     pub elsewhere: usize,
+    /// The master is one of these.
+    pub master_elsewhere: bool,
 }
 
 /// A lock as the kernel tells it: its range, and its process, 0 or less for one that has no pid here.
@@ -215,6 +217,7 @@ fn all(file: &File) -> io::Result<Holders> {
         };
         if held.pid <= 0 {
             found.elsewhere += 1;
+            found.master_elsewhere |= held.start == 0;
         } else {
             let holder = Holder {
                 byte: held.start,
