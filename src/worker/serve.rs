@@ -201,8 +201,8 @@ impl Loop {
         if since.is_some() && self.intake.milter.message_log {
             let facts = connection.session.facts().borrow();
             let redact = self.intake.milter.redact;
-            let phase = connection.session.phase();
-            crate::log::message(&message_log::line(&facts, &self.tally, phase, took, redact));
+            let ended = connection.session.ended();
+            crate::log::message(&message_log::line(&facts, ended, took, redact));
         }
     }
 

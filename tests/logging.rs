@@ -1,0 +1,79 @@
+//! What the log says of messages, sessions and policies that fail, through the program and its log file.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::milter::Milter;
+use support::mta::Message;
+use support::{SOON, wait_until};
+
+const COLLECTS: &str = r#"
+local policy = {collect = {"client", "helo", "sender", "recipients"}}
+function policy.mail(ctx, sender, args)
+  if sender == "refused@b.example" then return milter.REJECT end
+end
+function policy.eom(ctx)
+  ctx:add_header("X-One", "1")
+  ctx:add_header("X-Two", "2")
+end
+return policy
+"#;
+
+/// The lines of `message_log`, when there are so many.
+fn message_lines(milter: &Milter, number: usize) -> Vec<String> {
+    wait_until(SOON, "the messages are in the log", || {
+        let lines: Vec<String> = milter
+            .log()
+            .lines()
+            .filter_map(|line| {
+                line.find("message queue_id=")
+                    .map(|at| line[at..].to_owned())
+            })
+            .collect();
+        (lines.len() == number).then_some(lines)
+    })
+}
+
+#[test]
+fn the_message_log_has_the_edits_and_the_stage_of_each_message() {
+    let milter = Milter::started(COLLECTS, "message_log = true");
+    let mut session = milter.session();
+    session.message(&Message::from("a@b.example")).unwrap();
+    session
+        .message(&Message::from("refused@b.example"))
+        .unwrap();
+    session.begin(&Message::from("c@b.example")).unwrap();
+    drop(session);
+    let lines = message_lines(&milter, 3);
+    assert!(
+        lines[0].contains(" edits=2 stage=eom verdict=accept "),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[0].contains("client=c.test address=192.0.2.1 ")
+            && lines[0].contains(" from=a@b.example recipients=1 "),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[1].contains(" edits=0 stage=mail verdict=reject "),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[2].contains(" edits=0 stage=mail verdict=aborted "),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn redact_hides_whatever_names_somebody_in_the_message_log() {
+    let milter = Milter::started(COLLECTS, "message_log = true\nredact = true");
+    let mut session = milter.session();
+    session.message(&Message::from("a@b.example")).unwrap();
+    let line = message_lines(&milter, 1).remove(0);
+    assert!(
+        line.contains(
+            " client=redacted address=redacted helo=redacted from=redacted recipients=1 edits=2 "
+        ),
+        "{line}"
+    );
+}
