@@ -77,3 +77,16 @@ fn redact_hides_whatever_names_somebody_in_the_message_log() {
         "{line}"
     );
 }
+
+#[test]
+fn a_callback_that_sleeps_past_its_time_is_logged_with_file_and_line() {
+    let milter = Milter::started(
+        "local policy = {}\nlocal function wait()\n  milter.sleep(60)\nend\nfunction policy.mail(ctx)\n  wait()\nend\nreturn policy\n",
+        "callback_timeout = \"200ms\"",
+    );
+    let mut session = milter.session();
+    session.message(&Message::from("a@b.example")).unwrap();
+    milter.wait_for_log("policy.mail: out of time while suspended");
+    milter.wait_for_log("policy.lua:3:");
+    milter.wait_for_log("policy.lua:6:");
+}
