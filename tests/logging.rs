@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use support::milter::Milter;
 use support::mta::Message;
 use support::{SOON, wait_until};
@@ -89,4 +92,19 @@ fn a_callback_that_sleeps_past_its_time_is_logged_with_file_and_line() {
     milter.wait_for_log("policy.mail: out of time while suspended");
     milter.wait_for_log("policy.lua:3:");
     milter.wait_for_log("policy.lua:6:");
+}
+
+#[test]
+fn what_is_no_milter_protocol_and_who_is_silent_is_logged_with_the_peer_and_the_key() {
+    let milter = Milter::started(COLLECTS, "timeout = \"300ms\"");
+    let mut stranger = TcpStream::connect(("127.0.0.1", milter.port)).unwrap();
+    stranger.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let peer = stranger.local_addr().unwrap();
+    milter.wait_for_log(&format!(
+        "of MTA {peer} is closed, for it is not the milter protocol"
+    ));
+    let silent = TcpStream::connect(("127.0.0.1", milter.port)).unwrap();
+    let peer = silent.local_addr().unwrap();
+    milter.wait_for_log(&format!("of MTA {peer} is closed: it was silent for"));
+    milter.wait_for_log("s (timeout)");
 }

@@ -44,6 +44,25 @@ pub fn somebody_listens(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Who is at the other end, for log lines: an address, or of a unix socket the process that connected.
+pub fn peer(socket: &OwnedFd) -> String {
+    use nix::sys::socket::sockopt::PeerCredentials;
+    use nix::sys::socket::{SockaddrStorage, getpeername, getsockopt};
+    match getpeername::<SockaddrStorage>(socket.as_raw_fd()) {
+        Ok(address)
+            if address.as_sockaddr_in().is_some() || address.as_sockaddr_in6().is_some() =>
+        {
+            address.to_string()
+        }
+        Ok(_) => getsockopt(socket, PeerCredentials).map_or_else(
+            |_| "on the unix socket".to_owned(),
+            |who| format!("pid {}", who.pid()),
+        ),
+        // The kernel forgets the address of a connection that was reset.
+        Err(_) => "that has gone".to_owned(),
+    }
+}
+
 /// Sends small packets at once: a modification and its final reply must not wait for the MTA's delayed acknowledgement.
 pub fn no_delay(socket: &OwnedFd) {
     // A socket that refuses is one that has just been closed: the next read tells.
