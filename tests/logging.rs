@@ -5,9 +5,10 @@ mod support;
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use support::milter::Milter;
-use support::mta::Message;
+use support::mta::{FULL, Message};
 use support::{SOON, wait_until};
 
 const COLLECTS: &str = r#"
@@ -107,4 +108,40 @@ fn what_is_no_milter_protocol_and_who_is_silent_is_logged_with_the_peer_and_the_
     let peer = silent.local_addr().unwrap();
     milter.wait_for_log(&format!("of MTA {peer} is closed: it was silent for"));
     milter.wait_for_log("s (timeout)");
+}
+
+#[test]
+fn the_log_says_what_follows_from_a_callback_that_fails() {
+    let milter = Milter::started(
+        "local policy = {}\nfunction policy.helo(ctx, name) if name == \"bad\" then error(\"one\") end end\nfunction policy.eom(ctx) error(\"two\") end\nfunction policy.close(ctx) error(\"three\") end\nreturn policy\n",
+        "",
+    );
+    let mut session = milter.session();
+    session.message(&Message::from("a@b.example")).unwrap();
+    drop(session);
+    milter.wait_for_log("the policy failed, the message gets TEMPFAIL: policy.lua:3: two");
+    milter.wait_for_log("the policy failed, nothing depends on it: policy.lua:4: three");
+    let mut session = milter.open();
+    session.negotiate(FULL).unwrap();
+    session.connect().unwrap();
+    session.put_raw(b"\0\0\0\x05Hbad\0");
+    session.flush().unwrap();
+    milter.wait_for_log("the policy failed, the SMTP client gets TEMPFAIL: policy.lua:2: one");
+}
+
+/// Postfix and Sendmail may keep a milter's connection for the next SMTP client.
+#[test]
+fn the_next_client_of_a_connection_has_its_own_time() {
+    let milter = Milter::started(
+        "local policy = {}\nfunction policy.connect(ctx) milter.sleep(0.01) end\nfunction policy.close(ctx) end\nreturn policy\n",
+        "callback_timeout = \"500ms\"",
+    );
+    let mut session = milter.session();
+    // QUIT_NC
+    session.put_raw(b"\0\0\0\x01K");
+    session.flush().unwrap();
+    // The time of the first client's last callback is over when the second comes.
+    std::thread::sleep(Duration::from_millis(800));
+    let answer = session.connect().unwrap();
+    assert_eq!(answer, Some((b'c', Vec::new())), "{}", milter.log());
 }

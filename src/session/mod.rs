@@ -234,6 +234,16 @@ impl Session {
         };
     }
 
+    /// What follows when the callback in hand fails, in the words of a log line.
+    pub fn when_it_fails(&self) -> &'static str {
+        match self.in_hand.map(|call| call.callback) {
+            Some(Callback::Connect | Callback::Helo) => "the SMTP client gets TEMPFAIL",
+            Some(Callback::Unknown) => "the command gets TEMPFAIL",
+            Some(Callback::Abort | Callback::Close) | None => "nothing depends on it",
+            Some(_) => "the message gets TEMPFAIL",
+        }
+    }
+
     /// Where the session is.
     pub fn phase(&self) -> Phase {
         if let Some(call) = self.in_hand {

@@ -121,6 +121,8 @@ impl Loop {
                 Step::NewClient => {
                     let facts = Rc::clone(connection.session.facts());
                     connection.ctx = connection.engine.context(facts);
+                    // The next client has its own time.
+                    connection.group = None;
                 }
                 Step::Close(close) => {
                     self.explain(connection, &close);
