@@ -242,7 +242,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// The program `pmx-milter`; `main` hands over the entry of masters.
 pub fn pmx_milter(master: MasterMain) -> ExitCode {
-    control::close_inherited();
     let (args, signal) = match arguments() {
         Ok(both) => both,
         Err(exit) => return exit,
@@ -271,8 +270,6 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
 
 /// The program `pmx-init`.
 pub fn pmx_init(master: MasterMain) -> ExitCode {
-    control::close_inherited();
-    control::close_inherited();
     let (args, signal) = match arguments() {
         Ok(both) => both,
         Err(exit) => return exit,

@@ -255,6 +255,61 @@ fn a_port_that_is_open_to_everybody_is_warned_of_once() {
     assert_eq!(count, 1, "{}", outcome.err);
 }
 
+#[test]
+fn a_start_that_is_interrupted_ends_by_the_signal_and_leaves_no_master_to_come_up_later() {
+    // The checker is busy with the policy's top level when the signal comes.
+    let milter = Milter::on_unix_socket("while true do end\n", "callback_timeout = \"20s\"");
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let start = milter.pmx_in_background(&["start"]);
+        wait_until(SOON, "the socket is bound", || {
+            milter.path("socket").exists().then_some(())
+        });
+        process::signal(start.pid(), signal);
+        start.wait(SOON).expect(code).says("interrupted by");
+        assert!(milter.processes().is_empty(), "after {signal}");
+        assert_eq!(milter.left_behind(), [""; 0]);
+        assert!(!milter.path("socket").exists());
+    }
+}
+
+#[test]
+fn an_argument_may_name_an_inherited_descriptor_which_no_master_keeps() {
+    let milter = Milter::new(ADDS_A_HEADER);
+    milter.configure_milters(&format!(
+        "[milter.policy]\nport = \"{}\"\npolicy = \"{}\"\n",
+        milter.port_setting(),
+        milter.path("policy.lua").display()
+    ));
+    milter.write("marker", "");
+    let through_a_shell = |verb: &str| {
+        let mut shell = Command::new("bash");
+        let script = "exec 3<\"$2\" 7<\"$3\"; exec \"$1\" -c /dev/fd/3 $4";
+        shell
+            .args(["-c", script, "bash", PROGRAM])
+            .arg(milter.path("pmx.conf"))
+            .arg(milter.path("marker"))
+            .arg(verb)
+            .env("PMX_TEST_DIR", milter.run_dir().parent().unwrap());
+        spawn(shell)
+    };
+    let holds_the_marker = |pid: i32| {
+        fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+            .any(|path| path == milter.path("marker"))
+    };
+    through_a_shell("check").wait(SOON).expect(0);
+    through_a_shell("start").wait(SOON).expect(0);
+    assert!(!holds_the_marker(milter.master()));
+    assert!(!milter.children().into_iter().any(holds_the_marker));
+    milter.stop();
+    let _running = through_a_shell("run policy");
+    wait_until(SOON, "it takes mail", || {
+        Mta::ready(&milter.address(), SOON).ok()
+    });
+    assert!(!holds_the_marker(milter.master()));
+}
+
 mod needs_root {
     use super::*;
 

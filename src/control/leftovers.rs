@@ -66,7 +66,7 @@ pub(super) fn port_of(board: &Path) -> Option<Port> {
 }
 
 /// Removes a socket that nobody listens on. A board is not trusted to name other files: only a socket is removed.
-fn remove_socket(path: &Path) -> io::Result<()> {
+pub(super) fn remove_socket(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.file_type().is_socket() => {}
         Ok(_) => return Ok(()),

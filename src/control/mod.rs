@@ -25,7 +25,6 @@ mod terminal;
 pub mod try_policy;
 mod try_verb;
 
-pub use crate::sys::process::close_inherited;
 pub use exit::{Exit, StatusExit};
 pub use launch::{AsRoot, Launch, MasterMain};
 pub use place::Place;

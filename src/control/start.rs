@@ -3,6 +3,7 @@
 
 use crate::config::{Config, MilterConfig, MilterName, Port};
 use crate::run_dir::{self, Paths};
+use crate::sys::signal;
 use crate::sys::user::{self, Account};
 
 use super::launch::{AsRoot, Launch, Outcome, launch};
@@ -146,6 +147,14 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
             complain(format_args!(
                 "start {name}: its master ended before it was ready ({how}); its log tells more (log_to)"
             ));
+            Exit::Failed
+        }
+        Ok(Outcome::Interrupted(signal)) => {
+            complain(format_args!(
+                "start {name}: interrupted by {signal}; its master is ended and nothing of it is left"
+            ));
+            // Also those that would be started next are not.
+            signal::end_by(signal);
             Exit::Failed
         }
         Ok(Outcome::TimedOut(limit)) => {

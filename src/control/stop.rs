@@ -206,7 +206,7 @@ pub(super) fn kill(there: &[Process]) -> io::Result<()> {
 }
 
 /// Children that may not have taken their lock yet; asked again after opening, as for locks.
-fn children_of(master: Pid) -> Vec<PidFd> {
+pub(super) fn children_of(master: Pid) -> Vec<PidFd> {
     let list = || process::child_pids(master.as_raw()).unwrap_or_default();
     let opened: Vec<(i32, PidFd)> = list()
         .into_iter()
