@@ -86,13 +86,15 @@ pub(super) fn no_log(error: &crate::log::LogError) -> Refusal {
 
 /// Starts a master up to the point where its loop forks the first children. `Err` is the exit status; the reason has been reported.
 pub(super) fn boot(mut setup: Setup) -> Result<Box<Master>, i32> {
+    let foreground = setup.foreground;
     let mut report = std::mem::replace(&mut setup.report, Report::Done);
     match try_boot(setup, &mut report) {
         Ok(Some(mut master)) => {
             master.report = report;
             Ok(master)
         }
-        Ok(None) => Err(0),
+        // A supervisor that runs us must not take this for a milter that has ended well.
+        Ok(None) => Err(if foreground { status::GENERIC } else { 0 }),
         Err(refusal) => {
             report.last(&Line::Failed(refusal.status, refusal.text));
             Err(refusal.status)
