@@ -242,7 +242,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// The program `pmx-milter`; `main` hands over the entry of masters.
 pub fn pmx_milter(master: MasterMain) -> ExitCode {
-    let (args, signal) = match arguments() {
+    let (args, signal) = match arguments("pmx-milter") {
         Ok(both) => both,
         Err(exit) => return exit,
     };
@@ -270,7 +270,7 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
 
 /// The program `pmx-init`.
 pub fn pmx_init(master: MasterMain) -> ExitCode {
-    let (args, signal) = match arguments() {
+    let (args, signal) = match arguments("pmx-init") {
         Ok(both) => both,
         Err(exit) => return exit,
     };
@@ -294,9 +294,9 @@ pub fn commands() -> [clap::Command; 2] {
     [PmxMilter::command(), PmxInit::command()]
 }
 
-fn arguments() -> Result<(Vec<OsString>, StopSignal), ExitCode> {
+fn arguments(program: &str) -> Result<(Vec<OsString>, StopSignal), ExitCode> {
     control::take_signal(std::env::args_os().collect()).map_err(|error| {
-        eprintln!("pmx-milter: {error}");
+        eprintln!("{program}: {error}");
         code(Exit::Usage)
     })
 }

@@ -18,6 +18,8 @@ use support::milter::{ADDS_A_HEADER, Milter, PROGRAM};
 use support::mta::{Message, Mta};
 use support::{SOON, process, wait_until};
 
+const PMX_INIT: &str = env!("CARGO_BIN_EXE_pmx-init");
+
 /// Another program that holds byte 0 of a file, as a milter's master does; ended when dropped.
 struct LockHolder(Child);
 
@@ -310,6 +312,49 @@ fn an_argument_may_name_an_inherited_descriptor_which_no_master_keeps() {
     assert!(!holds_the_marker(milter.master()));
 }
 
+#[test]
+fn run_fails_when_the_milter_runs_already_so_that_a_supervisor_knows() {
+    let milter = Milter::started(ADDS_A_HEADER, "");
+    let pid = milter.master().to_string();
+    milter
+        .pmx(&["run", "policy"])
+        .expect(1)
+        .says("runs already")
+        .says(&pid);
+    milter.status().expect(0);
+}
+
+#[test]
+fn each_program_signs_its_complaints_about_arguments() {
+    for (program, name) in [(PROGRAM, "pmx-milter"), (PMX_INIT, "pmx-init")] {
+        let mut command = Command::new(program);
+        command.args(["stop", "-USR2"]);
+        let outcome = spawn(command).wait(SOON).expect(2);
+        assert!(
+            outcome.err.starts_with(&format!("{name}: ")),
+            "{}",
+            outcome.err
+        );
+    }
+}
+
+#[test]
+fn every_line_for_sendmail_makes_it_wait_for_a_milter_that_is_down() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for file in ["examples/pmx.conf", "man/pmx.conf.5", "README.md"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        for line in text
+            .lines()
+            .filter(|line| line.contains("INPUT_MAIL_FILTER("))
+        {
+            assert!(line.contains("F=T"), "{file}: {line}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2);
+}
+
 mod needs_root {
     use super::*;
 
@@ -341,7 +386,7 @@ mod needs_root {
     }
 
     fn pmx_init(milter: &Milter, verb: &str) -> Outcome {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pmx-init"));
+        let mut command = Command::new(PMX_INIT);
         command
             .arg("-c")
             .arg(milter.path("pmx.conf"))
