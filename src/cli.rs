@@ -275,8 +275,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// The program `pmx-milter`; `main` hands over the entry of masters.
 pub fn pmx_milter(master: MasterMain) -> ExitCode {
-    control::close_inherited();
-    let (PmxMilter { place, verb }, signal) = match arguments() {
+    let (PmxMilter { place, verb }, signal) = match arguments("pmx-milter") {
         Ok(both) => both,
         Err(exit) => return exit,
     };
@@ -303,9 +302,7 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
 
 /// The program `pmx-init`.
 pub fn pmx_init(master: MasterMain) -> ExitCode {
-    control::close_inherited();
-    control::close_inherited();
-    let (PmxInit { place, verb }, signal) = match arguments() {
+    let (PmxInit { place, verb }, signal) = match arguments("pmx-init") {
         Ok(both) => both,
         Err(exit) => return exit,
     };
@@ -328,10 +325,10 @@ pub fn commands() -> [clap::Command; 2] {
     [PmxMilter::command(), PmxInit::command()]
 }
 
-fn arguments<P: Parser>() -> Result<(P, StopSignal), ExitCode> {
+fn arguments<P: Parser>(program: &str) -> Result<(P, StopSignal), ExitCode> {
     let (mut args, signal) =
         control::take_signal(std::env::args_os().collect()).map_err(|error| {
-            eprintln!("pmx-milter: {error}");
+            eprintln!("{program}: {error}");
             code(Exit::Usage)
         })?;
     let is_plugin = plugin::adapt(&mut args);

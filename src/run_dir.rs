@@ -145,11 +145,11 @@ impl std::fmt::Display for RunDirError {
 
 impl std::error::Error for RunDirError {}
 
-/// Makes the run directory if it is missing (mode 0755) and checks that only we or root can replace files in it.
+/// Makes the run directory if it is missing (mode 0755) and checks that nobody but its owner can replace files in it; its owner.
 ///
 /// # Errors
 /// See [`RunDirError`].
-pub fn prepare(dir: &Path) -> Result<(), RunDirError> {
+pub fn make(dir: &Path) -> Result<u32, RunDirError> {
     match std::fs::symlink_metadata(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             use std::os::unix::fs::DirBuilderExt;
@@ -167,20 +167,33 @@ pub fn prepare(dir: &Path) -> Result<(), RunDirError> {
     if !meta.is_dir() {
         return Err(RunDirError::NotADirectory(dir.to_owned()));
     }
-    let uid = crate::sys::user::effective_uid();
-    if meta.uid() != uid && meta.uid() != 0 && uid != 0 {
-        return Err(RunDirError::Unsafe(
-            dir.to_owned(),
-            format!("it belongs to user number {}, we are {uid}", meta.uid()),
-        ));
-    }
     if meta.mode() & 0o022 != 0 {
         return Err(RunDirError::Unsafe(
             dir.to_owned(),
             format!("its mode {:04o} lets others write", meta.mode() & 0o7777),
         ));
     }
-    Ok(())
+    Ok(meta.uid())
+}
+
+/// The same for a master that runs as we do: the directory must be ours or root's. A master of root's takes only root's, for whoever owns
+/// the directory, the user of its children for one, could put a board of his own in the place of its.
+///
+/// # Errors
+/// See [`RunDirError`].
+pub fn prepare(dir: &Path) -> Result<(), RunDirError> {
+    let owner = make(dir)?;
+    let uid = crate::sys::user::effective_uid();
+    let why = if owner == uid || owner == 0 {
+        return Ok(());
+    } else if uid == 0 {
+        format!(
+            "it belongs to user number {owner}, who could replace the scoreboard of a master of root's (pmx-init gives it to the milters' user: use pmx-init again, or give it back)"
+        )
+    } else {
+        format!("it belongs to user number {owner}, we are {uid}")
+    };
+    Err(RunDirError::Unsafe(dir.to_owned(), why))
 }
 
 #[cfg(test)]

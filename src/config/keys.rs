@@ -164,7 +164,7 @@ pub const KEYS: &[Key] = &[
     key("socket_group", Both, Described("the owner's group"), F::Account(|m| &mut m.socket_group), "group of a unix port"),
     key("status_mode", Both, Value("0640"), F::Mode(|m| &mut m.status_mode), "mode of the scoreboard and the other files in run_dir"),
     key("status_group", Both, Described("the group of user"), F::Account(|m| &mut m.status_group), "group of these files"),
-    key("redact", Both, Value("false"), F::Flag(|m| &mut m.redact), "hide addresses in the scoreboard"),
+    key("redact", Both, Value("false"), F::Flag(|m| &mut m.redact), "hide names and addresses in the scoreboard and in message_log"),
     key("sandbox", Both, Value("true"), F::Flag(|m| &mut m.sandbox), "confine the children; \"on\" and \"off\" are taken too"),
     key("mta_timeouts", Both, Value("10s,300s"), F::MtaTimeouts, "how long the MTA waits for a command's answer and during the content"),
     key("concurrency_limit", Both, Described("what the pool can carry; without a pool no limit"), F::ConcurrencyLimit { least: 1, most: 10_000_000 }, "connections of the milter at once"),

@@ -101,7 +101,7 @@ pub struct MilterConfig {
     pub status_mode: u32,
     /// Group of these; `None`: the user's.
     pub status_group: Option<String>,
-    /// Hide addresses in the board.
+    /// Hide names and addresses in the board and in `message_log`.
     pub redact: bool,
     /// Confine children.
     pub sandbox: bool,

@@ -1,4 +1,4 @@
-//! `check`: configuration and policies, every problem in one run, without touching a milter.
+//! `check`: configuration, policies, and what else a start would refuse, every problem in one run, without touching a milter.
 #![forbid(unsafe_code)]
 
 use crate::checker;
@@ -6,8 +6,9 @@ use crate::config::{self, MilterConfig};
 use crate::policy::Limits;
 use crate::sys::user::Account;
 
+use super::preflight::preflight;
 use super::terminal::{complain, say};
-use super::{Exit, Place, start};
+use super::{AsRoot, Exit, Place, start};
 
 /// The verb. `dump`: prints the effective configuration instead of a line a milter.
 pub fn check(place: &Place, dump: bool) -> Exit {
@@ -32,7 +33,8 @@ pub fn check(place: &Place, dump: bool) -> Exit {
     }
     for milter in enabled {
         start::doubts(milter);
-        match policy(milter, account.as_ref()) {
+        let clear = preflight(&config, milter, account.as_ref(), AsRoot::MasterStays);
+        match policy(milter, account.as_ref()).and(clear) {
             Ok(()) if dump => {}
             Ok(()) => {
                 say(format_args!(

@@ -188,6 +188,7 @@ fn begin(scene: &Scene, main: MasterMain) -> Result<Config, Exit> {
                 return Ok(config);
             }
             Outcome::Failed(_, text) if text.contains("in use") && tries < PORT_TRIES => {}
+            Outcome::Interrupted(_) => return Err(failed("interrupted")),
             Outcome::Failed(exit, text) => {
                 tell_log(&scene.dir);
                 failed(text);

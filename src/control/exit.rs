@@ -14,8 +14,6 @@ pub enum Exit {
     Permission = 4,
     /// The configuration or a policy is wrong, or there is no such milter in it.
     NotConfigured = 6,
-    /// A milter that should run does not.
-    NotRunning = 7,
 }
 
 impl Exit {
@@ -26,7 +24,6 @@ impl Exit {
         Exit::Usage,
         Exit::Permission,
         Exit::NotConfigured,
-        Exit::NotRunning,
     ];
 
     /// The number that the shell sees.
@@ -127,7 +124,7 @@ mod tests {
             (2, Exit::Usage),
             (4, Exit::Permission),
             (6, Exit::NotConfigured),
-            (7, Exit::NotRunning),
+            (7, Exit::Failed),
             (3, Exit::Failed),
             (-1, Exit::Failed),
             (255, Exit::Failed),

@@ -9,16 +9,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::config::MilterConfig;
+use crate::config::{MilterConfig, Port};
 use crate::master::{Line, Report, Setup};
 use crate::run_dir::Paths;
 use crate::sys::process::{self, Ended, Forked, PidFd};
+use crate::sys::signal::{self, Held};
 use crate::sys::user::{self, Account};
 
 use super::Exit;
-use super::stop;
+use super::{leftovers, running, stop};
 
 /// The entry of a master, handed over by `main`.
 pub type MasterMain = fn(Setup) -> i32;
@@ -52,12 +54,16 @@ pub(super) enum Outcome {
     Failed(Exit, String),
     /// It ended without a word: how.
     Died(String),
+    /// We were told to end, and ended it.
+    Interrupted(Signal),
     /// It was not ready in time and was ended.
     TimedOut(Duration),
 }
 
 /// Beyond `start_timeout`, within which the master itself gives up.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long a master that is told to leave may take to do so by itself.
+const LEAVING: Duration = Duration::from_secs(3);
 /// How long a master that reported a failure may take to end.
 const ENDING: Duration = Duration::from_secs(10);
 /// The longest report; a policy's traceback fits many times.
@@ -75,34 +81,73 @@ pub(super) fn launch(
     mut warned: impl FnMut(&str),
 ) -> io::Result<Outcome> {
     let (reader, writer) = io::pipe()?;
+    // From here on a Ctrl-C must not leave behind a master that comes up when its starter has gone: it is in a session of its own.
+    let interrupts = signal::hold(&[Signal::SIGINT, Signal::SIGTERM])?;
     let pid = match process::fork_single_threaded()? {
         Forked::Parent(pid) => pid,
         Forked::Child => {
-            drop(reader);
+            drop((reader, interrupts));
+            process::close_inherited(Some(writer.as_fd()));
             process::exit_now(child(how, milter, run_dir, account, writer.into()));
         }
     };
     drop(writer);
     let limit = milter.start_timeout + GRACE;
-    let outcome = follow(reader, Instant::now() + limit, &mut warned);
+    let outcome = follow(reader, &interrupts, Instant::now() + limit, &mut warned);
     let paths = Paths::new(run_dir, &milter.name);
     Ok(match outcome {
         Some(Ok(ready @ Outcome::Ready(_))) => ready,
+        Some(Ok(Outcome::Interrupted(signal))) => {
+            abandon(pid, milter, &paths);
+            Outcome::Interrupted(signal)
+        }
         Some(Ok(other)) => {
             end(pid);
             other
         }
         Some(Err(())) => {
             let how = end(pid);
-            stop::end_now(&paths);
+            let masters = running::processes(&paths).unwrap_or_default();
+            // Another start may have been faster: that milter is not ours to end.
+            if !masters.iter().any(|process| process.is_master) {
+                stop::end_now(&paths);
+            }
             Outcome::Died(how)
         }
         None => {
-            stop::end_now(&paths);
-            end(pid);
+            abandon(pid, milter, &paths);
             Outcome::TimedOut(limit)
         }
     })
+}
+
+/// Ends a master that is not to come up any more, with its children and what it made; nobody else's.
+fn abandon(pid: Pid, milter: &MilterConfig, paths: &Paths) {
+    let mut children = Vec::new();
+    // Our child, and not yet reaped: the pid cannot be anybody else's.
+    if let Ok(master) = PidFd::open(pid) {
+        // Its own way out first.
+        let _ = master.signal(Signal::SIGINT);
+        if !master.wait(LEAVING) {
+            let _ = master.signal(Signal::SIGSTOP);
+            children = stop::children_of(pid);
+            let _ = master.signal(Signal::SIGKILL);
+        }
+    }
+    for child in &children {
+        let _ = child.signal(Signal::SIGKILL);
+    }
+    end(pid);
+    for child in &children {
+        child.wait(ENDING);
+    }
+    // What cannot be removed is removed by the next start or stop, which can say why not.
+    let _ = leftovers::remove(paths);
+    if let Port::Unix(socket) = &milter.port
+        && !running::is_there(paths)
+    {
+        let _ = leftovers::remove_socket(socket);
+    }
 }
 
 /// The child's side: never returns to the caller's story.
@@ -142,11 +187,11 @@ pub(super) fn end(pid: Pid) -> String {
         && !handle.wait(ENDING)
     {
         // It ends now or is beyond help: the wait below tells.
-        let _ = handle.signal(nix::sys::signal::Signal::SIGKILL);
+        let _ = handle.signal(Signal::SIGKILL);
     }
     match process::wait_for(pid) {
         Some(Ended::Exited(status)) => format!("exit status {status}"),
-        Some(Ended::Signalled(number)) => match nix::sys::signal::Signal::try_from(number) {
+        Some(Ended::Signalled(number)) => match Signal::try_from(number) {
             Ok(signal) => format!("killed by {signal}"),
             Err(_) => format!("killed by signal {number}"),
         },
@@ -157,6 +202,7 @@ pub(super) fn end(pid: Pid) -> String {
 /// Reads the report. `None` when the time is over, `Err` when it ended without an outcome.
 fn follow(
     mut pipe: PipeReader,
+    interrupts: &Held,
     deadline: Instant,
     warned: &mut impl FnMut(&str),
 ) -> Option<Result<Outcome, ()>> {
@@ -169,11 +215,20 @@ fn follow(
         }
         // Rounded up: a poll of 0 ms would spin.
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
-        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(pipe.as_fd(), PollFlags::POLLIN),
+            PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
             Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
             Ok(_) => {}
             Err(_) => return Some(Err(())),
+        }
+        if let Some(signal) = interrupts.take() {
+            return Some(Ok(Outcome::Interrupted(signal)));
+        }
+        if fds[0].revents() == Some(PollFlags::empty()) {
+            continue;
         }
         let got = match pipe.read(&mut chunk) {
             Ok(got) => got,
@@ -261,6 +316,7 @@ mod tests {
         drop(writer);
         let end = follow(
             reader,
+            &signal::hold(&[]).unwrap(),
             Instant::now() + Duration::from_secs(60),
             &mut |_: &str| {},
         );
@@ -271,6 +327,10 @@ mod tests {
     fn a_silent_master_is_given_up_at_the_deadline() {
         let (reader, _writer) = io::pipe().unwrap();
         let deadline = Instant::now() + Duration::from_millis(20);
-        assert_eq!(follow(reader, deadline, &mut |_: &str| {}), None);
+        let interrupts = signal::hold(&[]).unwrap();
+        assert_eq!(
+            follow(reader, &interrupts, deadline, &mut |_: &str| {}),
+            None
+        );
     }
 }

@@ -6,17 +6,41 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use scoreboard::BoardVerdict;
+
 use crate::config::Port;
 use crate::run_dir::Paths;
+use crate::sys::{lock, socket};
 
 use super::terminal::clean;
 
 /// Removes pid file and unix socket, and keeps the board as `NAME.scoreboard.last`. The lock file stays: removing it would let two
 /// masters lock two files of one name. True when there was a board.
 ///
+/// The master's lock is held meanwhile. If a master has it, one that has just started or one in another pid namespace, everything is its
+/// own and stays.
+///
 /// # Errors
 /// When one of them cannot be removed.
 pub(super) fn remove(paths: &Paths) -> io::Result<bool> {
+    let there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    if !there(&paths.pid_file()) && !there(&paths.board()) {
+        return Ok(false);
+    }
+    // Kept open to the end: closing it gives the lock back.
+    let lock = match lock::open_to_take(&paths.lock(), false) {
+        Ok(file) => Some(file),
+        // Somebody removed it. Its board still tells whether a master has it open.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let free = match &lock {
+        Some(file) => lock::take_to_clean(file)?,
+        None => !is_alive(&paths.board()),
+    };
+    if !free {
+        return Ok(false);
+    }
     let port = port_of(&paths.board());
     if let Some(Port::Unix(socket)) = port {
         remove_socket(&socket)?;
@@ -29,27 +53,30 @@ pub(super) fn remove(paths: &Paths) -> io::Result<bool> {
     }
 }
 
+fn is_alive(board: &Path) -> bool {
+    scoreboard::read(board)
+        .is_ok_and(|snapshot| matches!(snapshot.verdict(), BoardVerdict::Alive { .. }))
+}
+
 /// Where a board says that its milter listens.
-fn port_of(board: &Path) -> Option<Port> {
+pub(super) fn port_of(board: &Path) -> Option<Port> {
     let snapshot = scoreboard::read(board).ok()?;
     let text = clean(scoreboard::text(&snapshot.global.port));
     text.parse().ok()
 }
 
 /// Removes a socket that nobody listens on. A board is not trusted to name other files: only a socket is removed.
-fn remove_socket(path: &Path) -> io::Result<()> {
+pub(super) fn remove_socket(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.file_type().is_socket() => {}
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            gone(fs::remove_file(path))
-        }
-        // Somebody listens: another program took the path.
-        _ => Ok(()),
+    match socket::somebody_listens(path) {
+        Ok(false) => gone(fs::remove_file(path)),
+        // Another program took the path, or who has it cannot be known.
+        Ok(true) | Err(_) => Ok(()),
     }
 }
 
@@ -76,6 +103,31 @@ mod tests {
         assert!(paths.lock().exists() && paths.last_board().exists());
         assert!(!paths.pid_file().exists() && !paths.board().exists());
         assert!(!remove(&paths).unwrap(), "nothing is left");
+    }
+
+    #[test]
+    fn nothing_is_removed_while_a_master_has_its_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path(), &"policy".parse().unwrap());
+        for file in [paths.lock(), paths.pid_file(), paths.board()] {
+            fs::write(file, "x").unwrap();
+        }
+        let script = "import fcntl, sys\nf = open(sys.argv[1], 'r+b')\nfcntl.lockf(f, fcntl.LOCK_EX, 1, 0)\nprint(flush=True)\nsys.stdin.read()";
+        let mut master = std::process::Command::new("python3")
+            .args(["-c", script])
+            .arg(paths.lock())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut held = [0];
+        io::Read::read_exact(master.stdout.as_mut().unwrap(), &mut held).unwrap();
+        assert!(!remove(&paths).unwrap());
+        assert!(paths.board().exists() && paths.pid_file().exists());
+        drop(master.stdin.take());
+        master.wait().unwrap();
+        assert!(remove(&paths).unwrap());
+        assert!(!paths.board().exists());
     }
 
     #[test]

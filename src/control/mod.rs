@@ -11,6 +11,7 @@ mod launch;
 mod leftovers;
 mod place;
 mod port_holder;
+mod preflight;
 pub mod prepare;
 pub mod rehearsal;
 pub mod restart;
@@ -24,7 +25,6 @@ mod terminal;
 pub mod try_policy;
 mod try_verb;
 
-pub use crate::sys::process::close_inherited;
 pub use exit::{Exit, StatusExit};
 pub use launch::{AsRoot, Launch, MasterMain};
 pub use place::Place;

@@ -10,10 +10,11 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::run_dir::{self, RunDirError};
+use crate::config::MilterName;
+use crate::run_dir::{self, Paths, RunDirError};
 use crate::sys::user::Account;
 
-use super::Exit;
+use super::{Exit, running};
 
 /// Why the directory is not ready.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub enum PrepareError {
     Owner(PathBuf, String, io::Error),
     /// It belongs to somebody else, who is neither root nor the user.
     Foreign(PathBuf, u32),
+    /// A milter whose master is root's runs in it.
+    Busy(PathBuf, MilterName),
 }
 
 impl PrepareError {
@@ -31,7 +34,9 @@ impl PrepareError {
     pub(super) fn exit(&self) -> Exit {
         match self {
             PrepareError::Owner(..) => Exit::Permission,
-            PrepareError::RunDir(_) | PrepareError::Foreign(..) => Exit::Failed,
+            PrepareError::RunDir(_) | PrepareError::Foreign(..) | PrepareError::Busy(..) => {
+                Exit::Failed
+            }
         }
     }
 }
@@ -43,6 +48,11 @@ impl fmt::Display for PrepareError {
             PrepareError::Owner(path, user, error) => write!(
                 f,
                 "cannot give {} to user {user}: {error}; run pmx-init as root",
+                path.display()
+            ),
+            PrepareError::Busy(path, name) => write!(
+                f,
+                "milter {name} runs in run_dir {} with a master of root's, whose files are not given to another user; stop it first: pmx-milter stop {name}",
                 path.display()
             ),
             PrepareError::Foreign(path, uid) => write!(
@@ -61,7 +71,15 @@ impl std::error::Error for PrepareError {}
 /// # Errors
 /// See [`PrepareError`].
 pub fn for_user(dir: &Path, account: &Account) -> Result<(), PrepareError> {
-    run_dir::prepare(dir).map_err(PrepareError::RunDir)?;
+    let owner = run_dir::make(dir).map_err(PrepareError::RunDir)?;
+    if owner == 0
+        && let Some(name) = run_dir::milters(dir)
+            .unwrap_or_default()
+            .into_iter()
+            .find(|name| running::is_there(&Paths::new(dir, name)))
+    {
+        return Err(PrepareError::Busy(dir.to_owned(), name));
+    }
     let failed =
         |path: &Path, error| PrepareError::Owner(path.to_owned(), account.name.clone(), error);
     let opened = OpenOptions::new()

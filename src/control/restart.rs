@@ -1,10 +1,11 @@
-//! `restart`: the new configuration and policy are checked first; if they are bad, the running milter is untouched.
+//! `restart`: the new configuration, its surroundings and the policy are checked first; if they are bad, the running milter is untouched.
 #![forbid(unsafe_code)]
 
 use crate::config::{Config, MilterName};
 use crate::run_dir::Paths;
 
 use super::place::{Found, each_once, not_configured, running_in};
+use super::preflight::preflight;
 use super::terminal::complain;
 use super::{Exit, Launch, Place, check, running, start, stop};
 
@@ -40,8 +41,12 @@ fn one(config: &Config, found: &Found, name: &MilterName, how: Launch) -> Exit {
         complain(not_configured("restart", name, config));
         return Exit::NotConfigured;
     };
-    let checked =
-        start::account(config).and_then(|account| check::policy(milter, account.as_ref()));
+    let checked = start::account(config).and_then(|account| {
+        start::directory(config, account.as_ref(), how.as_root)?;
+        let good = preflight(config, milter, account.as_ref(), how.as_root);
+        // Both are told in one run.
+        check::policy(milter, account.as_ref()).and(good)
+    });
     if let Err(exit) = checked {
         let state = if running::is_there(&Paths::new(&config.run_dir, name)) {
             "the running milter is untouched"

@@ -3,6 +3,7 @@
 
 use crate::config::MilterName;
 use crate::master::{Report, Setup};
+use crate::sys::process;
 
 use super::launch::AsRoot;
 use super::place::not_configured;
@@ -28,6 +29,7 @@ pub fn run(place: &Place, name: &MilterName, main: MasterMain) -> Exit {
         Err(exit) => return exit,
     };
     start::doubts(milter);
+    process::close_inherited(None);
     let status = main(Setup {
         milter: milter.clone(),
         run_dir: config.run_dir.clone(),

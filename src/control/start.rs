@@ -3,10 +3,12 @@
 
 use crate::config::{Config, MilterConfig, MilterName, Port};
 use crate::run_dir::{self, Paths};
+use crate::sys::signal;
 use crate::sys::user::{self, Account};
 
 use super::launch::{AsRoot, Launch, Outcome, launch};
 use super::place::{each_once, not_configured};
+use super::preflight::preflight;
 use super::terminal::{complain, duration, say, warn};
 use super::{Exit, Place, port_holder, prepare, running};
 
@@ -118,10 +120,12 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
     }
     let paths = Paths::new(&config.run_dir, name);
     if let Some(pid) = master(&paths) {
-        say(format_args!("{name}: already running, pid {pid}"));
-        return Exit::Done;
+        return already(name, pid);
     }
     doubts(milter);
+    if let Err(exit) = preflight(config, milter, account.as_ref(), how.as_root) {
+        return exit;
+    }
     let warned = |text: &str| warn(format_args!("{name}: {text}"));
     let outcome = launch(how, milter, &config.run_dir, account.as_ref(), warned);
     match outcome {
@@ -132,11 +136,7 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
             }
             Exit::Done
         }
-        Ok(Outcome::Already(pid)) => {
-            let pid = master(&paths).unwrap_or(pid);
-            say(format_args!("{name}: already running, pid {pid}"));
-            Exit::Done
-        }
+        Ok(Outcome::Already(pid)) => already(name, master(&paths).unwrap_or(pid)),
         Ok(Outcome::Failed(exit, text)) => {
             let hint = hint(&milter.port, &text, how.as_root);
             // The master begins its reasons with "milter NAME".
@@ -147,6 +147,14 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
             complain(format_args!(
                 "start {name}: its master ended before it was ready ({how}); its log tells more (log_to)"
             ));
+            Exit::Failed
+        }
+        Ok(Outcome::Interrupted(signal)) => {
+            complain(format_args!(
+                "start {name}: interrupted by {signal}; its master is ended and nothing of it is left"
+            ));
+            // Also those that would be started next are not.
+            signal::end_by(signal);
             Exit::Failed
         }
         Ok(Outcome::TimedOut(limit)) => {
@@ -163,9 +171,24 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
     }
 }
 
+/// Pid of the master that runs; 0 when it has none here.
 fn master(paths: &Paths) -> Option<i32> {
-    let there = running::processes(paths).ok()?;
-    there.iter().find(|p| p.is_master).map(|p| p.pid.as_raw())
+    let there = running::there(paths).ok()?;
+    let master = there.processes.iter().find(|process| process.is_master);
+    match master {
+        Some(master) => Some(master.pid.as_raw()),
+        None => there.master_elsewhere.then_some(0),
+    }
+}
+
+fn already(name: &MilterName, pid: i32) -> Exit {
+    match pid {
+        0 => say(format_args!(
+            "{name}: already running, in another pid namespace"
+        )),
+        pid => say(format_args!("{name}: already running, pid {pid}")),
+    };
+    Exit::Done
 }
 
 /// What is allowed but worth a word: a port that is open to everybody, limits that contradict each other.
@@ -176,11 +199,14 @@ pub(super) fn doubts(milter: &MilterConfig) {
 }
 
 /// Why a port could not be had, as far as we can know.
-fn hint(port: &Port, text: &str, as_root: AsRoot) -> String {
+pub(super) fn hint(port: &Port, text: &str, as_root: AsRoot) -> String {
     let text = text.to_ascii_lowercase();
     if text.contains("in use") {
         return match port_holder::of(port) {
             Some(holder) => format!("\n  it is held by pid {} ({})", holder.pid, holder.name),
+            None if user::effective_uid() == 0 => {
+                "\n  nobody listens on it: a connection that is still open or closing has it; wait a minute, or choose a port outside net.ipv4.ip_local_port_range".to_owned()
+            }
             None => {
                 "\n  who holds it is not visible to this user; root sees it with: ss -lp".to_owned()
             }
@@ -242,6 +268,13 @@ mod tests {
         let low = "inet:25@127.0.0.1".parse().unwrap();
         let text = hint(&low, "cannot bind: Permission denied", AsRoot::BecomeUser);
         assert!(text.contains("pmx-milter start as root"), "{text}");
+        drop(listener);
+        let text = hint(&port, "the address is in use", AsRoot::MasterStays);
+        let next = match user::effective_uid() {
+            0 => "ip_local_port_range",
+            _ => "root sees it",
+        };
+        assert!(text.contains(next), "{text}");
         assert_eq!(hint(&low, "p.lua:1: bad", AsRoot::BecomeUser), "");
     }
 }

@@ -16,7 +16,7 @@ use crate::run_dir::Paths;
 use crate::sys::process::{self, PidFd};
 
 use super::place::{Found, each_once};
-use super::running::{self, Process};
+use super::running::{self, Process, There};
 use super::stop_signal::StopSignal;
 use super::terminal::{complain, count, duration, say};
 use super::{Exit, Place, leftovers};
@@ -25,6 +25,8 @@ use super::{Exit, Place, leftovers};
 const GRACEFUL: Duration = Duration::from_secs(300);
 /// What a master has beyond its own deadline to cut connections and clean up.
 const GRACE: Duration = Duration::from_secs(15);
+/// A board is not believed beyond this.
+const A_DAY: Duration = Duration::from_secs(86_400);
 /// What an aborting master has.
 const ABORT: Duration = Duration::from_secs(30);
 /// How long the kernel may take to end killed processes.
@@ -120,7 +122,9 @@ struct Stopping {
 /// Signals one milter. `None` when it does not run, which is said.
 fn begin(found: &Found, name: MilterName, signal: StopSignal) -> Result<Option<Stopping>, Exit> {
     let paths = Paths::new(&found.run_dir, &name);
-    let there = running::processes(&paths).map_err(|error| denied(&name, &paths, &error))?;
+    let there = running::there(&paths).map_err(|error| denied(&name, &paths, &error))?;
+    out_of_reach(&name, &paths, &there)?;
+    let there = there.processes;
     if there.is_empty() {
         match tidy(&name, &paths)? {
             true => say(format_args!(
@@ -148,6 +152,27 @@ fn begin(found: &Found, name: MilterName, signal: StopSignal) -> Result<Option<S
         signal,
         deadline: Instant::now() + limit,
     }))
+}
+
+/// Nothing is done to a milter of which something is out of reach; that is told.
+fn out_of_reach(name: &MilterName, paths: &Paths, there: &There) -> Result<(), Exit> {
+    if !there.strangers.is_empty() {
+        let pids: Vec<String> = there.strangers.iter().map(Pid::to_string).collect();
+        complain(format_args!(
+            "stop {name}: {} is locked by pid {}, which is no process of this milter: it belongs to another user than the file; nothing is signalled or removed; look for who put that lock there",
+            paths.lock().display(),
+            pids.join(", ")
+        ));
+        return Err(Exit::Failed);
+    }
+    if there.elsewhere > 0 {
+        complain(format_args!(
+            "stop {name}: it runs in another pid namespace ({} is locked there), where this program cannot reach it; nothing is removed; stop it in its own container",
+            paths.lock().display()
+        ));
+        return Err(Exit::Failed);
+    }
+    Ok(())
 }
 
 /// The master decides for its children. Orphans retire by themselves, and end at once only by a TERM of their own.
@@ -181,7 +206,7 @@ pub(super) fn kill(there: &[Process]) -> io::Result<()> {
 }
 
 /// Children that may not have taken their lock yet; asked again after opening, as for locks.
-fn children_of(master: Pid) -> Vec<PidFd> {
+pub(super) fn children_of(master: Pid) -> Vec<PidFd> {
     let list = || process::child_pids(master.as_raw()).unwrap_or_default();
     let opened: Vec<(i32, PidFd)> = list()
         .into_iter()
@@ -258,6 +283,7 @@ impl Stopping {
         let begin = Instant::now();
         let mut told = Told::default();
         let mut deadline = self.deadline;
+        let mut agreed = false;
         let mut looked = begin;
         loop {
             let there = running::processes(&self.paths)
@@ -276,10 +302,16 @@ impl Stopping {
             if self.signal.is_graceful() && now >= looked {
                 looked = now + TURN;
                 let view = Waiting::of(&self.paths.board(), &there, deadline - now);
-                deadline = deadline.max(view.deadline(now));
+                // Taken from the board once: a master that is stuck must not keep us for ever.
+                if let (false, Some(left)) = (agreed, view.masters_own) {
+                    agreed = true;
+                    deadline = now + left.min(A_DAY) + GRACE;
+                }
                 told.tell(&self.name, &view);
             }
-            first.handle.wait(LOOK.min(deadline - now));
+            first
+                .handle
+                .wait(LOOK.min(deadline.saturating_duration_since(now)));
         }
         tidy(&self.name, &self.paths)?;
         say(format_args!("{}: stopped", self.name));
@@ -287,19 +319,63 @@ impl Stopping {
     }
 
     fn give_up(&self, there: &[Process], after: Duration) -> Exit {
-        let pids: Vec<String> = there.iter().map(|p| p.pid.to_string()).collect();
-        let next = match self.signal {
-            StopSignal::Hup | StopSignal::Term => "stop -INT aborts its connections",
-            StopSignal::Int => "stop -KILL ends it at once",
-            StopSignal::Kill => "the kernel does not end them: see ps, state D",
-        };
         complain(format_args!(
-            "stop {}: still there after {} (pid {}); {next}",
+            "stop {}: given up after {}: {}",
             self.name,
             duration(after.as_secs()),
-            pids.join(", ")
+            remains(self.signal, there, is_suspended)
         ));
         Exit::Failed
+    }
+}
+
+fn is_suspended(pid: Pid) -> bool {
+    process::stat(pid.as_raw()).is_some_and(|stat| stat.state == 'T')
+}
+
+/// Who still lives, and what to do about it.
+fn remains(signal: StopSignal, there: &[Process], suspended: impl Fn(Pid) -> bool) -> String {
+    let master = there.iter().find(|process| process.is_master);
+    let mut pids: Vec<String> = there
+        .iter()
+        .filter(|process| !process.is_master)
+        .map(|process| process.pid.to_string())
+        .collect();
+    pids.dedup();
+    let children = match (pids.len(), master) {
+        (0, _) => None,
+        (1, Some(_)) => Some(format!("child {}", pids[0])),
+        (_, Some(_)) => Some(format!("children {}", pids.join(", "))),
+        (1, None) => Some(format!("orphan {}", pids[0])),
+        (_, None) => Some(format!("orphans {}", pids.join(", "))),
+    };
+    let frozen = master.is_some_and(|master| suspended(master.pid));
+    let who: Vec<String> = master
+        .map(|master| {
+            let state = if frozen { " (suspended)" } else { "" };
+            format!("master {}{state}", master.pid)
+        })
+        .into_iter()
+        .chain(children)
+        .collect();
+    let next = match signal {
+        StopSignal::Kill => "the kernel does not end them: see ps, state D".to_owned(),
+        StopSignal::Int => "stop -KILL ends it at once".to_owned(),
+        StopSignal::Hup | StopSignal::Term => match master {
+            Some(master) if frozen => format!(
+                "kill -CONT {} wakes the master, stop -KILL ends the milter at once",
+                master.pid
+            ),
+            _ => "stop -INT aborts its connections and ends it".to_owned(),
+        },
+    };
+    format!("{} still there; {next}", join(&who))
+}
+
+fn join(who: &[String]) -> String {
+    match who {
+        [one] => format!("{one} is"),
+        all => format!("{} are", all.join(" and ")),
     }
 }
 
@@ -308,6 +384,8 @@ struct Waiting {
     connections: Option<u64>,
     between_messages: u64,
     left: Duration,
+    /// What the master said of its own deadline.
+    masters_own: Option<Duration>,
     frozen_master: Option<Pid>,
     orphans: u64,
 }
@@ -315,12 +393,14 @@ struct Waiting {
 impl Waiting {
     fn of(board: &Path, there: &[Process], left: Duration) -> Waiting {
         let master = there.iter().find(|process| process.is_master);
-        let frozen = |pid: &Pid| process::stat(pid.as_raw()).is_some_and(|stat| stat.state == 'T');
         let mut waiting = Waiting {
             connections: None,
             between_messages: 0,
-            left: left.saturating_sub(GRACE),
-            frozen_master: master.map(|master| master.pid).filter(frozen),
+            left,
+            masters_own: None,
+            frozen_master: master
+                .map(|master| master.pid)
+                .filter(|pid| is_suspended(*pid)),
             orphans: if master.is_none() {
                 there.len() as u64
             } else {
@@ -332,21 +412,13 @@ impl Waiting {
             waiting.connections = Some(connections);
             waiting.between_messages = connections.saturating_sub(snapshot.in_progress());
             if snapshot.global.stop_deadline_ns > 0 && master.is_some() {
-                waiting.left = Duration::from_nanos(
-                    snapshot
-                        .global
-                        .stop_deadline_ns
-                        .saturating_sub(snapshot.now_ns),
-                );
+                let deadline = snapshot.global.stop_deadline_ns;
+                let own = Duration::from_nanos(deadline.saturating_sub(snapshot.now_ns));
+                waiting.masters_own = Some(own);
+                waiting.left = own.min(A_DAY);
             }
         }
         waiting
-    }
-
-    /// When to give up: a little after the master itself does.
-    fn deadline(&self, now: Instant) -> Instant {
-        // A board is not believed beyond a day.
-        now + self.left.min(Duration::from_secs(86_400)) + GRACE
     }
 
     fn sentence(&self) -> Option<String> {
@@ -407,6 +479,7 @@ mod tests {
             connections: Some(12),
             between_messages: 11,
             left: Duration::from_secs(270),
+            masters_own: None,
             frozen_master: None,
             orphans: 0,
         }

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
+use nix::unistd::AccessFlags;
+
 /// An open log file.
 #[derive(Debug)]
 pub(super) struct LogFile {
@@ -39,10 +41,7 @@ impl LogFile {
                 let file = options.open(path).map_err(explained)?;
                 let meta = file.metadata()?;
                 if !meta.is_file() {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidInput,
-                        "it is not a regular file",
-                    ));
+                    return Err(not_regular());
                 }
                 if let Some((uid, gid)) = owner
                     && meta.uid() == 0
@@ -78,6 +77,31 @@ impl LogFile {
         self.torn = false;
         Ok(())
     }
+}
+
+/// Could [`LogFile::open`] open it? Nothing is made.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn probe(path: &Path) -> io::Result<()> {
+    let opened = OpenOptions::new()
+        .append(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
+    match opened {
+        Ok(file) if file.metadata()?.is_file() => Ok(()),
+        Ok(_) => Err(not_regular()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            nix::unistd::eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)?;
+            Ok(())
+        }
+        Err(error) => Err(explained(error)),
+    }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
 
 /// ELOOP says nothing to an operator.

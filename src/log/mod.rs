@@ -45,12 +45,34 @@ impl fmt::Display for LogChoice {
     }
 }
 
+/// Could [`start`] open the file that `to` names? Nothing is made. Journal and syslog have a last resort and are not asked.
+///
+/// # Errors
+/// When it could not.
+pub fn would_start(to: &LogTo) -> Result<(), LogError> {
+    match to {
+        LogTo::File(path) => file::probe(path).map_err(|error| LogError {
+            file: path.clone(),
+            error,
+            instead: None,
+        }),
+        LogTo::Journal | LogTo::Syslog | LogTo::Stderr => Ok(()),
+    }
+}
+
 /// No place takes log lines.
 #[derive(Debug)]
 pub struct LogError {
     file: PathBuf,
     error: io::Error,
     instead: Option<String>,
+}
+
+impl LogError {
+    /// What the kernel said.
+    pub fn cause(&self) -> &io::Error {
+        &self.error
+    }
 }
 
 impl fmt::Display for LogError {

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use scoreboard::{Board, Spec};
 
 use super::board::Books;
-use super::listener::{Access, Listener};
+use super::listener::{Access, ListenError, Listener};
 use super::notify::Notify;
 use super::report::Line;
 use super::{Master, Phase, Report, Setup, turn};
@@ -39,11 +39,13 @@ const FEW_CONNECTIONS: u64 = 1024;
 const DESCRIPTORS_OF_A_CHILD: u64 = 3;
 /// What a process has open beside its connections or children: log, sockets of its own, overload answers, files of the policy.
 const OTHER_DESCRIPTORS: u64 = 128;
+/// How long somebody may take to clean up behind a dead master.
+const TIDYING: Duration = Duration::from_secs(2);
 
 /// Why it does not start.
-struct Refusal {
-    status: i32,
-    text: String,
+pub(super) struct Refusal {
+    pub(super) status: i32,
+    pub(super) text: String,
 }
 
 fn refuse(status: i32, text: impl std::fmt::Display) -> Refusal {
@@ -55,23 +57,44 @@ fn refuse(status: i32, text: impl std::fmt::Display) -> Refusal {
 
 /// The status for an error of the system.
 fn system(what: &str, error: &io::Error) -> Refusal {
-    let status = if error.kind() == io::ErrorKind::PermissionDenied {
+    refuse(kind(error), format_args!("{what}: {error}"))
+}
+
+/// The exit status of an error of the system.
+pub(super) fn kind(error: &io::Error) -> i32 {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        status::PERMISSION
+    } else {
+        status::GENERIC
+    }
+}
+
+/// A port that cannot be had.
+pub(super) fn no_port(error: &ListenError) -> Refusal {
+    let status = if error.is_permission() {
         status::PERMISSION
     } else {
         status::GENERIC
     };
-    refuse(status, format_args!("{what}: {error}"))
+    refuse(status, error)
+}
+
+/// A log file that cannot be opened.
+pub(super) fn no_log(error: &crate::log::LogError) -> Refusal {
+    refuse(kind(error.cause()), error)
 }
 
 /// Starts a master up to the point where its loop forks the first children. `Err` is the exit status; the reason has been reported.
 pub(super) fn boot(mut setup: Setup) -> Result<Box<Master>, i32> {
+    let foreground = setup.foreground;
     let mut report = std::mem::replace(&mut setup.report, Report::Done);
     match try_boot(setup, &mut report) {
         Ok(Some(mut master)) => {
             master.report = report;
             Ok(master)
         }
-        Ok(None) => Err(0),
+        // A supervisor that runs us must not take this for a milter that has ended well.
+        Ok(None) => Err(if foreground { status::GENERIC } else { 0 }),
         Err(refusal) => {
             report.last(&Line::Failed(refusal.status, refusal.text));
             Err(refusal.status)
@@ -95,12 +118,11 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
             fail("a policy never runs as root, and no user is known".to_owned()),
         ));
     }
-    if milter.log_to == LogTo::Stderr && !foreground {
-        return Err(refuse(
-            status::NOT_CONFIGURED,
-            fail("log_to = \"stderr\" goes with \"pmx-milter run\" only; choose journal, syslog or file:PATH".to_owned()),
-        ));
-    }
+    let in_full = |refusal: Refusal| Refusal {
+        text: fail(refusal.text),
+        ..refusal
+    };
+    log_place(&milter, foreground).map_err(in_full)?;
     if !foreground {
         // A Ctrl-C or hang-up of the terminal that started us is not for us, and no mount is kept busy.
         process::new_session()
@@ -118,19 +140,12 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
     run_dir::prepare(&run_dir)
         .map_err(|error| refuse(status::PERMISSION, fail(error.to_string())))?;
     let paths = Paths::new(&run_dir, &name);
-    let group = status_group(&milter, account.as_ref())
-        .map_err(|text| refuse(status::NOT_CONFIGURED, fail(text)))?;
-    let Some(lock) = take_lock(&paths, &milter, group).map_err(|error| {
-        system(
-            &fail(format!("cannot lock {}", paths.lock().display())),
-            &error,
-        )
-    })?
-    else {
-        let pid = lock::master(&paths.lock())
+    let group = status_group(&milter, account.as_ref()).map_err(in_full)?;
+    let Some(lock) = take_lock(&paths, &milter, group).map_err(in_full)? else {
+        let pid = lock::holders(&paths.lock())
             .ok()
-            .flatten()
-            .map_or(0, nix::unistd::Pid::as_raw);
+            .and_then(|holders| holders.first().map(|holder| holder.pid.as_raw()))
+            .unwrap_or(0);
         report.last(&Line::Already(pid));
         return Ok(None);
     };
@@ -138,21 +153,17 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
     let capacity = capacity(&milter, descriptors);
     warn_early(&milter, descriptors, capacity, account.as_ref(), report);
     start_log(&milter, &paths, account.as_ref(), report)
-        .map_err(|text| refuse(status::GENERIC, fail(text)))?;
-    let access = socket_access(&milter, account.as_ref())
-        .map_err(|text| refuse(status::NOT_CONFIGURED, fail(text)))?;
-    let listener = Listener::bind(&milter.port, access)
-        .map_err(|error| refuse(status::GENERIC, fail(error.to_string())))?;
+        .map_err(|error| in_full(no_log(&error)))?;
+    let access = socket_access(&milter, account.as_ref()).map_err(in_full)?;
+    let listener =
+        Listener::bind(&milter.port, access).map_err(|error| in_full(no_port(&error)))?;
     // From here on the socket's file is ours to remove.
     let built = build(&milter, &paths, account.clone(), group, report);
     let (bundle, books) = match built {
         Ok(built) => built,
         Err(refusal) => {
             listener.remove_file();
-            return Err(Refusal {
-                text: fail(refusal.text),
-                ..refusal
-            });
+            return Err(in_full(refusal));
         }
     };
     let now = Instant::now();
@@ -247,8 +258,14 @@ fn build(
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
     let board = Board::create(paths.dir(), &name, &spec).map_err(|error| {
+        let status = match std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<io::Error>())
+        {
+            Some(error) => kind(error),
+            None => status::GENERIC,
+        };
         refuse(
-            status::GENERIC,
+            status,
             format_args!("cannot make the board {}: {error}", file.display()),
         )
     })?;
@@ -260,21 +277,37 @@ fn build(
 }
 
 /// Opens and takes the lock; `None` when another master has it. The file is never closed while we live, and never removed: both would lose locks.
-fn take_lock(paths: &Paths, milter: &MilterConfig, group: Option<u32>) -> io::Result<Option<File>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(paths.lock())?;
-    if !lock::take(&file, 0)? {
-        return Ok(None);
+fn take_lock(
+    paths: &Paths,
+    milter: &MilterConfig,
+    group: Option<u32>,
+) -> Result<Option<File>, Refusal> {
+    let path = paths.lock();
+    let failed = |what: &str, next: &str, error: io::Error| {
+        let text = format_args!("cannot {what} {}: {error}; {next}", path.display());
+        refuse(kind(&error), text)
+    };
+    let who = "run this as the user that started the milter before, or as root";
+    let file = lock::open_to_take(&path, true)
+        .map_err(|error| failed("open the lock file", who, error))?;
+    // A stop that tidies up behind a dead master has the lock for an instant, and is not listed among the others.
+    let patience = Instant::now() + TIDYING;
+    let locked = |error| failed("lock", who, error);
+    while !lock::take(&file, 0).map_err(locked)? {
+        let holders = lock::others(&file).map_err(locked)?;
+        if holders.iter().any(|holder| holder.byte == 0) || Instant::now() >= patience {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
-    file.set_permissions(fs::Permissions::from_mode(milter.status_mode))?;
-    if let Some(group) = group {
-        std::os::unix::fs::fchown(&file, None, Some(group))?;
+    file.set_permissions(fs::Permissions::from_mode(milter.status_mode))
+        .map_err(|error| failed("set the mode (status_mode) of", who, error))?;
+    // What a master of the user's left behind becomes root's: the owner tells who may be believed to hold it.
+    let owner = (user::effective_uid() == 0).then_some(0);
+    if owner.is_some() || group.is_some() {
+        let next = "name a group that the user is in";
+        std::os::unix::fs::fchown(&file, owner, group)
+            .map_err(|error| failed("set the group (status_group) of", next, error))?;
     }
     Ok(Some(file))
 }
@@ -293,39 +326,78 @@ fn lock_base(file: &File) -> i64 {
         .unwrap_or(1)
 }
 
-fn status_group(milter: &MilterConfig, account: Option<&Account>) -> Result<Option<u32>, String> {
+/// `log_to = "stderr"` has nobody who reads it once a start has returned.
+pub(super) fn log_place(milter: &MilterConfig, foreground: bool) -> Result<(), Refusal> {
+    if milter.log_to == LogTo::Stderr && !foreground {
+        return Err(wrong(
+            "log_to = \"stderr\" goes with \"pmx-milter run\" only; choose journal, syslog or file:PATH",
+        ));
+    }
+    Ok(())
+}
+
+fn wrong(text: impl std::fmt::Display) -> Refusal {
+    refuse(status::NOT_CONFIGURED, text)
+}
+
+pub(super) fn status_group(
+    milter: &MilterConfig,
+    account: Option<&Account>,
+) -> Result<Option<u32>, Refusal> {
     match (&milter.status_group, account) {
-        (Some(name), _) => match user::gid_of(name) {
-            Some(gid) => Ok(Some(gid)),
-            None => Err(format!(
-                "status_group = \"{name}\": there is no such group; create it or name another"
-            )),
-        },
+        (Some(name), _) => a_group("status_group", name, true).map(Some),
         (None, Some(account)) => Ok(Some(account.gid)),
         (None, None) => Ok(None),
     }
 }
 
-fn socket_access(milter: &MilterConfig, account: Option<&Account>) -> Result<Access, String> {
-    let owner = match &milter.socket_owner {
-        Some(name) => match user::uid_of(name) {
-            Some(uid) => Some(uid),
-            None => return Err(format!("socket_owner = \"{name}\": there is no such user")),
-        },
-        None => account.map(|account| account.uid),
+/// A group by name. `given`: files are to be given to it, which an ordinary user can do only with groups that it is in.
+fn a_group(key: &str, name: &str, given: bool) -> Result<u32, Refusal> {
+    let Some(gid) = user::gid_of(name) else {
+        return Err(wrong(format_args!(
+            "{key} = \"{name}\": there is no such group; create it or name another"
+        )));
     };
-    let group = match &milter.socket_group {
-        Some(name) => match user::gid_of(name) {
-            Some(gid) => Some(gid),
-            None => return Err(format!("socket_group = \"{name}\": there is no such group")),
-        },
-        None => account.map(|account| account.gid),
-    };
-    Ok(Access {
+    if given && !user::may_give_to_group(gid) {
+        return Err(wrong(format_args!(
+            "{key} = \"{name}\": user {} is not in this group; add it (adduser) or name another",
+            user::effective_name()
+        )));
+    }
+    Ok(gid)
+}
+
+pub(super) fn socket_access(
+    milter: &MilterConfig,
+    account: Option<&Account>,
+) -> Result<Access, Refusal> {
+    let mut access = Access {
         mode: milter.socket_mode,
-        owner,
-        group,
-    })
+        owner: account.map(|account| account.uid),
+        group: account.map(|account| account.gid),
+    };
+    let is_file = matches!(&milter.port, Port::Unix(_));
+    if let Some(name) = &milter.socket_owner {
+        let me = user::effective_uid();
+        access.owner = match user::uid_of(name) {
+            Some(uid) if me == 0 || uid == me || !is_file => Some(uid),
+            Some(_) => {
+                return Err(wrong(format_args!(
+                    "socket_owner = \"{name}\": only root gives a socket to another user, we are {}; start as root, or use socket_group",
+                    user::effective_name()
+                )));
+            }
+            None => {
+                return Err(wrong(format_args!(
+                    "socket_owner = \"{name}\": there is no such user; create it or name another"
+                )));
+            }
+        };
+    }
+    if let Some(name) = &milter.socket_group {
+        access.group = Some(a_group("socket_group", name, is_file)?);
+    }
+    Ok(access)
 }
 
 /// Connections that one child carries: what is configured, as far as there are descriptors.
@@ -363,17 +435,6 @@ fn warn_early(
             user::effective_name()
         ));
     }
-    let everywhere = match &milter.port {
-        Port::Inet { host, .. } => host == "0.0.0.0",
-        Port::Inet6 { host, .. } => host == "::",
-        Port::Unix(_) => false,
-    };
-    if everywhere {
-        report.warning(&format!(
-            "{} listens on every address, and the milter protocol has no authentication: whoever reaches the port can use it; bind 127.0.0.1 or shield it with a packet filter",
-            milter.port
-        ));
-    }
 }
 
 fn start_log(
@@ -381,7 +442,7 @@ fn start_log(
     paths: &Paths,
     account: Option<&Account>,
     report: &mut Report,
-) -> Result<(), String> {
+) -> Result<(), crate::log::LogError> {
     let owner = account.map(|account| (account.uid, account.gid));
     let choice = crate::log::start(
         &milter.log_to,
@@ -390,8 +451,7 @@ fn start_log(
         &milter.name,
         paths.dir(),
         owner,
-    )
-    .map_err(|error| error.to_string())?;
+    )?;
     if choice.instead.is_some() {
         report.warning(&format!("log lines go to {choice}"));
     }

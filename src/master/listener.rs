@@ -4,21 +4,25 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::AtFlags;
 use nix::sys::socket::sockopt::ReuseAddr;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen,
     setsockopt, socket,
 };
+use nix::unistd::{AccessFlags, Gid, Uid};
 
 use crate::config::Port;
+use crate::sys::process;
+use crate::sys::socket::somebody_listens;
+use crate::sys::user::effective_uid;
 
 /// Why a port cannot be had.
 #[derive(Debug)]
@@ -66,6 +70,13 @@ impl fmt::Display for ListenError {
 
 impl std::error::Error for ListenError {}
 
+impl ListenError {
+    /// Does the kernel not let us?
+    pub(super) fn is_permission(&self) -> bool {
+        matches!(self, ListenError::System(_, _, error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Who may connect to a unix socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Access {
@@ -95,6 +106,37 @@ impl Listener {
                 bind_tcp(port, host, *number, AddressFamily::Inet6)
             }
             Port::Unix(path) => bind_unix(port, path, access),
+        }
+    }
+
+    /// Could [`Listener::bind`] have the port? Nothing is left of the trial. `running`: where this milter listens already.
+    pub(super) fn probe(
+        port: &Port,
+        access: Access,
+        running: Option<&Port>,
+        run_dir: &Path,
+    ) -> Result<(), ListenError> {
+        let number = |port: &Port| match port {
+            Port::Inet { port, .. } | Port::Inet6 { port, .. } => Some(*port),
+            Port::Unix(_) => None,
+        };
+        if running == Some(port) {
+            return Ok(());
+        }
+        let Port::Unix(path) = port else {
+            return match Listener::bind(port, access) {
+                // The same number on another address: who has it is most likely this milter, and it will have gone.
+                Err(ListenError::InUse(_)) if running.and_then(number) == number(port) => Ok(()),
+                other => other.map(drop),
+            };
+        };
+        examine(port, path)?;
+        match path.parent() {
+            // A start makes it.
+            Some(folder) if folder == run_dir && !folder.exists() => Ok(()),
+            Some(folder) => nix::unistd::eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+                .map_err(|error| ListenError::System("bind", port.clone(), error.into())),
+            None => Ok(()),
         }
     }
 
@@ -161,52 +203,111 @@ fn bind_tcp(
     })
 }
 
-fn bind_unix(port: &Port, path: &Path, access: Access) -> Result<Listener, ListenError> {
+/// What is at the path of a unix socket.
+enum There {
+    Nothing,
+    /// A socket on which nobody listens.
+    Stale,
+}
+
+fn examine(port: &Port, path: &Path) -> Result<There, ListenError> {
     let system = |what, error: io::Error| ListenError::System(what, port.clone(), error);
     match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(ListenError::NotASocket(path.to_owned()));
-        }
-        Ok(_) => match UnixStream::connect(path) {
-            Ok(_) => return Err(ListenError::InUse(port.clone())),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                fs::remove_file(path)
-                    .map_err(|error| system("remove the stale socket of", error))?;
-            }
-            Err(error) => return Err(system("ask who listens on", error)),
+        Ok(meta) if !meta.file_type().is_socket() => Err(ListenError::NotASocket(path.to_owned())),
+        Ok(_) => match somebody_listens(path) {
+            Ok(true) => Err(ListenError::InUse(port.clone())),
+            Ok(false) => Ok(There::Stale),
+            Err(error) => Err(system("ask who listens on", error)),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(system("examine", error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(There::Nothing),
+        Err(error) => Err(system("examine", error)),
+    }
+}
+
+fn bind_unix(port: &Port, path: &Path, access: Access) -> Result<Listener, ListenError> {
+    let system = |what, error: io::Error| ListenError::System(what, port.clone(), error);
+    if let There::Stale = examine(port, path)? {
+        fs::remove_file(path).map_err(|error| system("remove the stale socket of", error))?;
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)
         .map_err(|error| system("make a socket for", error.into()))?;
     let address = UnixAddr::new(path).map_err(|error| system("name", error.into()))?;
-    bind(socket.as_raw_fd(), &address).map_err(|error| match error {
+    // The mode comes with the name: a chmod afterwards would follow a link that somebody put in its place.
+    let umask = process::set_umask(0o777 & !access.mode);
+    let bound = bind(socket.as_raw_fd(), &address);
+    process::set_umask(umask);
+    bound.map_err(|error| match error {
         nix::errno::Errno::EADDRINUSE => ListenError::InUse(port.clone()),
         error => system("bind", error.into()),
     })?;
-    // Nobody can connect before it listens: mode and owner are in time.
-    let inode = fs::symlink_metadata(path)
-        .map_err(|error| system("examine", error))?
-        .ino();
-    let listener = Listener {
-        socket,
-        file: Some((path.to_owned(), inode)),
-        tcp: false,
-    };
-    let set = fs::set_permissions(path, fs::Permissions::from_mode(access.mode)).and_then(|()| {
-        match (access.owner, access.group) {
-            (None, None) => Ok(()),
-            (owner, group) => std::os::unix::fs::chown(path, owner, group),
+    // Nobody can connect before it listens: the owner is in time.
+    match hand_over(path, access) {
+        Ok(inode) => Ok(Listener {
+            socket,
+            file: Some((path.to_owned(), inode)),
+            tcp: false,
+        }),
+        Err(error) => {
+            // Only a name goes, whatever it names.
+            let _ = fs::remove_file(path);
+            Err(system("set owner (socket_owner, socket_group) of", error))
         }
-    });
-    if let Err(error) = set {
-        listener.remove_file();
-        return Err(system(
-            "set mode and owner (socket_mode, socket_owner, socket_group) of",
-            error,
+    }
+}
+
+/// Gives our new socket to its owner; its inode. Whoever may write to its directory can put something else in its place at any moment,
+/// which must not become theirs.
+fn hand_over(path: &Path, access: Access) -> io::Result<u64> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+        .open(path)?;
+    let meta = file.metadata()?;
+    if !meta.file_type().is_socket() || meta.uid() != effective_uid() || meta.nlink() != 1 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "something else was put in its place",
         ));
     }
-    Ok(listener)
+    if access.owner.is_some() || access.group.is_some() {
+        nix::unistd::fchownat(
+            &file,
+            c"",
+            access.owner.map(Uid::from_raw),
+            access.group.map(Gid::from_raw),
+            AtFlags::AT_EMPTY_PATH,
+        )?;
+    }
+    Ok(meta.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn only_our_own_socket_is_given_away_never_what_was_put_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let access = Access {
+            mode: 0o600,
+            owner: Some(effective_uid()),
+            group: None,
+        };
+        let _listener = UnixListener::bind(path("real")).unwrap();
+        hand_over(&path("real"), access).unwrap();
+        fs::write(path("secret"), "x").unwrap();
+        symlink(path("secret"), path("link to a file")).unwrap();
+        symlink(path("real"), path("link to a socket")).unwrap();
+        for name in ["secret", "link to a file", "link to a socket"] {
+            assert!(hand_over(&path(name), access).is_err(), "{name}");
+        }
+        fs::hard_link(path("real"), path("second")).unwrap();
+        assert!(hand_over(&path("second"), access).is_err());
+    }
 }

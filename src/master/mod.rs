@@ -14,6 +14,7 @@ mod lifecycle;
 mod listener;
 mod notify;
 mod pool;
+mod preflight;
 mod report;
 mod turn;
 

@@ -103,6 +103,11 @@ impl Report {
         self.say(&Line::Warning(text.to_owned()));
     }
 
+    /// One line of several.
+    pub(crate) fn also(&mut self, line: &Line) {
+        self.say(line);
+    }
+
     /// The last line; the pipe is closed.
     pub(crate) fn last(&mut self, line: &Line) {
         self.say(line);

@@ -77,6 +77,14 @@ impl ReplyText {
         }) {
             return Err(ReplyTextError::Line(index + 1));
         }
+        // Postfix refuses a text whose fifth byte is a digit other than the code's first (milter8.c), and answers 451 instead: the refusal
+        // would become one for now.
+        let default = [*class, b'.', b'7', b'.', b'1'];
+        let looks_wrong = |byte: &u8| byte.is_ascii_digit() && byte != class;
+        let xcode = match xcode {
+            None if lines[0].first().is_some_and(looks_wrong) => Some(&default[..]),
+            given => given,
+        };
         let code = digit(*class) * 100 + digit(*tens) * 10 + digit(*ones);
         Ok(ReplyText {
             code,
@@ -146,8 +154,19 @@ mod tests {
             encoded("550", Some("5.7.1"), &["a", "b"]),
             b"550-5.7.1 a\r\n550 5.7.1 b\0"
         );
-        assert_eq!(encoded("451", None, &["100% full"]), b"451 100%% full\0");
+        assert_eq!(encoded("451", None, &["full: 100%"]), b"451 full: 100%%\0");
         assert_eq!(encoded("421", None, &[""]), b"421 \0");
+    }
+
+    #[test]
+    fn a_line_that_begins_with_another_digit_gets_an_enhanced_code_before_it() {
+        assert_eq!(
+            encoded("550", None, &["192.0.2.1 is listed", "2"]),
+            b"550-5.7.1 192.0.2.1 is listed\r\n550 5.7.1 2\0"
+        );
+        assert_eq!(encoded("450", None, &["5 times"]), b"450 4.7.1 5 times\0");
+        assert_eq!(encoded("550", None, &["5 times"]), b"550 5 times\0");
+        assert_eq!(encoded("550", None, &["no", "2"]), b"550-no\r\n550 2\0");
     }
 
     #[test]

@@ -217,7 +217,8 @@ impl Interpreter {
             let text = format!(
                 "policy.{}: out of time while suspended\n{}",
                 callback.name(),
-                self.traceback(&thread)
+                // Without memory for it the first line still tells the callback.
+                lua_guard::traceback(&self.lua, &thread).unwrap_or_default()
             );
             return self.finish(
                 ctx,
@@ -357,16 +358,6 @@ impl Interpreter {
             kind,
             text: load::describe(error),
         }
-    }
-
-    fn traceback(&self, thread: &Thread) -> String {
-        let debug = self
-            .lua
-            .globals()
-            .raw_get::<Table>("debug")
-            .and_then(|debug| debug.raw_get::<Function>("traceback"));
-        let _ = (debug, thread);
-        String::new()
     }
 }
 

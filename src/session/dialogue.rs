@@ -221,7 +221,7 @@ impl Session {
 
     /// A message in progress ends without its final reply.
     fn abort(&mut self, over: Over, tally: &mut Tally) -> Step<'static> {
-        tally.message_aborted();
+        self.aborted(self.phase(), tally);
         self.message_ended(over);
         if self.plan.wants.has(Callback::Abort) {
             self.in_hand = Some(InHand {

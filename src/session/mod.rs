@@ -48,7 +48,7 @@ pub enum Step<'a> {
     Input,
     /// Asks the policy, then calls [`Session::answer`].
     Call(Event<'a>),
-    /// Forgets the policy's message (`Interpreter::end_message`), then advances with the rest. [`Tally::last_verdict`] says how it ended; the
+    /// Forgets the policy's message (`Interpreter::end_message`), then advances with the rest. [`Session::ended`] says how it ended; the
     /// facts are those of the message until then.
     MessageOver,
     /// Replaces the policy's context by a new one on the same facts, then advances with the rest: a new SMTP client follows.
@@ -67,9 +67,10 @@ pub enum Budget {
 }
 
 /// Where the session's work is, for status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Between messages, nothing in hand.
+    #[default]
     Idle,
     /// connect and HELO
     Connect,
@@ -104,6 +105,17 @@ struct InHand {
     replied: bool,
 }
 
+/// How the message that ended last on a connection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// What it was counted under; `None` when it was aborted.
+    pub verdict: Option<MessageVerdict>,
+    /// Where it was then.
+    pub phase: Phase,
+    /// Changes that went to the MTA.
+    pub edits: u32,
+}
+
 /// A message that ended: what is to be forgotten when the caller goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
@@ -133,6 +145,7 @@ pub struct Session {
     /// `close` was called for this client.
     closed: bool,
     over: Option<Over>,
+    ended: Ended,
     /// What the next replied command of this message gets.
     decided: Option<Box<Decision>>,
     /// What this client got at connect or HELO.
@@ -158,6 +171,7 @@ impl Session {
             eom_due: false,
             closed: false,
             over: None,
+            ended: Ended::default(),
             decided: None,
             client_decided: None,
             candidate: None,
@@ -186,6 +200,7 @@ impl Session {
     /// The connection ended, by the peer or by us: counts a message in progress as aborted. Gives the callbacks that remain, abort then
     /// close, one a call, then `None`. Their outcomes matter to the log only.
     pub fn end(&mut self, tally: &mut Tally) -> Option<Event<'static>> {
+        let phase = self.phase();
         self.in_hand = None;
         self.eom_due = false;
         if matches!(self.mode, Mode::Overload(_)) {
@@ -193,7 +208,7 @@ impl Session {
         }
         if self.in_message {
             self.in_message = false;
-            tally.message_aborted();
+            self.aborted(phase, tally);
             if self.plan.wants.has(Callback::Abort) {
                 return Some(Event::Abort);
             }
@@ -203,6 +218,30 @@ impl Session {
             return Some(Event::Close);
         }
         None
+    }
+
+    /// How the message that ended last did: of use when the caller learns that it is over.
+    pub fn ended(&self) -> Ended {
+        self.ended
+    }
+
+    fn aborted(&mut self, phase: Phase, tally: &mut Tally) {
+        tally.message_aborted();
+        self.ended = Ended {
+            verdict: None,
+            phase,
+            edits: 0,
+        };
+    }
+
+    /// What follows when the callback in hand fails, in the words of a log line.
+    pub fn when_it_fails(&self) -> &'static str {
+        match self.in_hand.map(|call| call.callback) {
+            Some(Callback::Connect | Callback::Helo) => "the SMTP client gets TEMPFAIL",
+            Some(Callback::Unknown) => "the command gets TEMPFAIL",
+            Some(Callback::Abort | Callback::Close) | None => "nothing depends on it",
+            Some(_) => "the message gets TEMPFAIL",
+        }
     }
 
     /// Where the session is.

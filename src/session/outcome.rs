@@ -5,7 +5,7 @@ use super::finish::{put_edits, put_verdict};
 use super::message;
 use super::stage::Stage;
 use super::tally::{MessageVerdict, SessionVerdict};
-use super::{Decision, Over, Session, Tally, envelope};
+use super::{Decision, Ended, Over, Session, Tally, envelope};
 use crate::milter::negotiate;
 use crate::milter::reply::{self, Plain};
 use crate::policy::event::Callback;
@@ -209,11 +209,17 @@ impl Session {
 
     /// Gives a message its final reply, with its edits when it is taken at its end, and counts it.
     pub(super) fn conclude(&mut self, decision: &Decision, out: &mut Vec<u8>, tally: &mut Tally) {
+        let phase = self.phase();
+        let mut edits = 0;
         let counted = match decision {
             Decision::Fault => MessageVerdict::Error,
             Decision::Verdict(verdict) => match MessageVerdict::of(verdict) {
                 MessageVerdict::Accept if self.stage == Stage::Eom => {
                     let mut facts = self.facts.borrow_mut();
+                    edits = facts
+                        .message
+                        .as_deref()
+                        .map_or(0, |message| message.edits.len());
                     let quarantined = facts
                         .message
                         .as_deref_mut()
@@ -229,6 +235,11 @@ impl Session {
         };
         put_decision(out, decision);
         tally.message_processed(counted);
+        self.ended = Ended {
+            verdict: Some(counted),
+            phase,
+            edits: u32::try_from(edits).unwrap_or(u32::MAX),
+        };
         self.message_ended(Over::Message);
     }
 }

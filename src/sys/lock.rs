@@ -3,12 +3,16 @@
 //! The file is opened once in each process and never closed while the lock matters: closing any descriptor of the file drops the
 //! process's locks (fcntl(2), "Record locking"). fork does not inherit them, so a child takes its own.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::unistd::Pid;
+
+/// Held beside byte 0 by who cleans up behind a dead master: so that nobody takes it for one.
+const CLEANING: i64 = 1 << 48;
 
 fn flock(start: i64, len: i64) -> libc::flock {
     libc::flock {
@@ -38,6 +42,62 @@ pub fn take(file: &File, byte: i64) -> io::Result<bool> {
     }
 }
 
+/// Takes the master's byte for cleaning up behind one, so that none can start meanwhile. `Ok(false)`: somebody has it.
+///
+/// # Errors
+/// As for [`take`].
+pub fn take_to_clean(file: &File) -> io::Result<bool> {
+    Ok(take(file, CLEANING)? && take(file, 0)?)
+}
+
+/// Opens a lock file that is there; `None` when it is not.
+///
+/// # Errors
+/// The kernel's, such as a missing permission; and `InvalidInput` for what is no lock file of ours. Whoever may write to the run directory
+/// could put a FIFO there, which makes its opener wait, or a link to a file that others lock.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match plain(path, OpenOptions::new().read(true)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a lock file to take locks in it; makes it, for its owner only, when `create` says so.
+///
+/// # Errors
+/// The kernel's; and `InvalidInput` for a link, what is no regular file, or a file that has a second name elsewhere.
+pub fn open_to_take(path: &Path, create: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(create).mode(0o600);
+    plain(path, &mut options)
+}
+
+/// The one way in which lock files are opened.
+fn plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let wrong = |what: &str| {
+        let text = format!("it is {what}, not a lock file of a milter; remove it");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    };
+    // std adds O_CLOEXEC.
+    let file = options
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => wrong("a symbolic link"),
+            Some(libc::ENXIO) => wrong("a socket or device"),
+            _ => error,
+        })?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(wrong("no regular file"));
+    }
+    if meta.nlink() > 1 {
+        return Err(wrong("a file with a second name"));
+    }
+    Ok(file)
+}
+
 /// One process that holds locks on a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -47,52 +107,90 @@ pub struct Holder {
     pub pid: Pid,
 }
 
-fn query(file: &File, start: i64, len: i64) -> io::Result<Option<(Holder, i64)>> {
+/// Who holds locks on a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// A milter's processes: master first, then children and orphans.
+    pub ours: Vec<Holder>,
+    /// Processes that cannot be a milter's: root leaves them alone.
+    pub strangers: Vec<Holder>,
+    /// Locks of processes that have no pid here: they live in another pid namespace.
+    pub elsewhere: usize,
+    /// The master is one of these.
+    pub master_elsewhere: bool,
+}
+
+/// A lock as the kernel tells it: its range, and its process, 0 or less for one that has no pid here.
+struct Held {
+    start: i64,
+    end: i64,
+    pid: i32,
+}
+
+fn query(file: &File, start: i64, len: i64) -> io::Result<Option<Held>> {
     let mut request = flock(start, len);
     // SAFETY: F_GETLK reads and writes a struct flock at a valid pointer; the descriptor is open.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut request) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    // l_pid is 0 or negative for a holder in another pid namespace or an OFD lock: nobody that we could name.
-    if i32::from(request.l_type) == libc::F_UNLCK || request.l_pid <= 0 {
+    if i32::from(request.l_type) == libc::F_UNLCK {
         return Ok(None);
     }
-    let holder = Holder {
-        byte: request.l_start,
-        pid: Pid::from_raw(request.l_pid),
-    };
     let end = if request.l_len == 0 {
         i64::MAX
     } else {
         request.l_start + request.l_len
     };
-    Ok(Some((holder, end)))
+    Ok(Some(Held {
+        start: request.l_start,
+        end,
+        pid: request.l_pid,
+    }))
 }
 
-/// The master: who holds byte 0. `None` when nobody does or there is no such file.
+/// A milter's processes by its lock file, master first, then children and orphans; at most 65,536. Not for a process that holds locks of
+/// this file itself: opening and closing it would drop them, [`others`] does not.
 ///
 /// # Errors
-/// The kernel's, such as a missing permission to read the file.
-pub fn master(path: &Path) -> io::Result<Option<Pid>> {
-    match File::open(path) {
-        Ok(file) => Ok(query(&file, 0, 1)?.map(|(holder, _)| holder.pid)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Every holder, master first, then children and orphans; at most 65,536. Not for a process that holds locks of this file itself:
-/// opening and closing it would drop them, [`others`] does not.
-///
-/// # Errors
-/// The kernel's, such as a missing permission to read the file.
+/// The kernel's, such as a missing permission to read the file; `InvalidInput` when it is no plain file.
 pub fn holders(path: &Path) -> io::Result<Vec<Holder>> {
-    match File::open(path) {
-        Ok(file) => others(&file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
+    survey(path).map(|holders| holders.ours)
+}
+
+/// The same with those that are not to be touched. Root believes that a process is a milter's only if it is the lock file's owner's, or if
+/// nobody but root could have made this file: in its own directory a user may let any process of root's hold a lock.
+///
+/// # Errors
+/// As for [`holders`].
+pub fn survey(path: &Path) -> io::Result<Holders> {
+    let Some(file) = open(path)? else {
+        return Ok(Holders::default());
+    };
+    let mut holders = all(&file)?;
+    if nix::unistd::geteuid().is_root() {
+        let owner = file.metadata()?.uid();
+        let made_by_root = owner == 0 && path.parent().is_some_and(is_roots);
+        let (ours, strangers) = holders.ours.into_iter().partition(|holder| {
+            made_by_root || (owner != 0 && effective_uid(holder.pid) == Some(owner))
+        });
+        (holders.ours, holders.strangers) = (ours, strangers);
     }
+    Ok(holders)
+}
+
+/// Could nobody but root have put a file there?
+fn is_roots(folder: &Path) -> bool {
+    fs::symlink_metadata(folder)
+        .is_ok_and(|meta| meta.is_dir() && meta.uid() == 0 && meta.mode() & 0o022 == 0)
+}
+
+/// Not by the owner of `/proc/PID`, which is root's for a process that changed its user.
+fn effective_uid(pid: Pid) -> Option<u32> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    uids.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Every holder but this process itself, by a file that is open already.
@@ -100,27 +198,45 @@ pub fn holders(path: &Path) -> io::Result<Vec<Holder>> {
 /// # Errors
 /// The kernel's.
 pub fn others(file: &File) -> io::Result<Vec<Holder>> {
-    let mut found = Vec::new();
+    all(file).map(|holders| holders.ours)
+}
+
+fn all(file: &File) -> io::Result<Holders> {
+    let mut found = Holders::default();
+    let mut cleaner = None;
     // F_GETLK names the first lock in the kernel's list, which is ordered by owner, not by byte: what lies before it must be asked too.
     let mut ranges = vec![(0, i64::MAX)];
     while let Some((start, end)) = ranges.pop() {
-        if found.len() >= 65_536 {
+        if found.ours.len() + found.elsewhere >= 65_536 {
             break;
         }
         // A length of 0 reaches to the end of all files.
         let len = if end == i64::MAX { 0 } else { end - start };
-        let Some((holder, after)) = query(file, start, len)? else {
+        let Some(held) = query(file, start, len)? else {
             continue;
         };
-        found.push(holder);
-        if after < end {
-            ranges.push((after, end));
+        if held.pid <= 0 {
+            found.elsewhere += 1;
+            found.master_elsewhere |= held.start == 0;
+        } else {
+            let holder = Holder {
+                byte: held.start,
+                pid: Pid::from_raw(held.pid),
+            };
+            if holder.byte == CLEANING {
+                cleaner = Some(holder.pid);
+            }
+            found.ours.push(holder);
         }
-        if start < holder.byte {
-            ranges.push((start, holder.byte));
+        if held.end < end {
+            ranges.push((held.end, end));
+        }
+        if start < held.start {
+            ranges.push((start, held.start));
         }
     }
-    found.sort_by_key(|holder| holder.byte);
+    found.ours.retain(|holder| Some(holder.pid) != cleaner);
+    found.ours.sort_by_key(|holder| holder.byte);
     Ok(found)
 }
 
@@ -173,7 +289,6 @@ mod tests {
             (4, second_pid),
         ];
         assert_eq!(found, expected);
-        assert_eq!(master(&path).unwrap(), Some(first_pid));
         for child in [&mut first, &mut second, &mut third] {
             drop(child.stdin.take());
             child.wait().unwrap();
@@ -184,10 +299,44 @@ mod tests {
     fn a_file_without_locks_has_no_holder() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.lock");
-        assert_eq!(master(&path).unwrap(), None);
+        assert!(holders(&path).unwrap().is_empty());
         let file = File::create(&path).unwrap();
         assert!(take(&file, 0).unwrap());
         // A process does not see its own locks (fcntl(2)).
         assert!(holders(&path).unwrap().is_empty());
+    }
+
+    #[test]
+    fn who_cleans_up_keeps_masters_away_and_is_not_taken_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.lock");
+        File::create(&path).unwrap();
+        let (mut cleaner, _) = holder(&path, &[0, CLEANING]);
+        assert!(holders(&path).unwrap().is_empty());
+        let file = open_to_take(&path, false).unwrap();
+        assert!(!take(&file, 0).unwrap());
+        assert!(!take_to_clean(&file).unwrap());
+        drop(cleaner.stdin.take());
+        cleaner.wait().unwrap();
+        assert!(take_to_clean(&file).unwrap());
+    }
+
+    #[test]
+    fn only_a_plain_file_of_one_name_is_a_lock_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().join("real");
+        File::create(&real).unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink(&real, path("link.lock")).unwrap();
+        nix::unistd::mkfifo(&path("fifo.lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::create_dir(path("dir.lock")).unwrap();
+        for name in ["link.lock", "fifo.lock", "dir.lock"] {
+            let error = survey(&path(name)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{name}: {error}");
+            assert!(open_to_take(&path(name), true).is_err(), "{name}");
+        }
+        assert!(survey(&real).is_ok());
+        fs::hard_link(&real, path("second.lock")).unwrap();
+        assert!(survey(&path("second.lock")).is_err());
     }
 }

@@ -238,6 +238,22 @@ pub fn watch<R>(
     })
 }
 
+/// Where a suspended coroutine stands, a line a frame as Lua's own tracebacks have it. Runs nothing of the policy.
+///
+/// # Errors
+/// When Lua is out of memory.
+pub fn traceback(lua: &Lua, suspended: &Thread) -> mlua::Result<String> {
+    let other = suspended.state();
+    // SAFETY: mlua calls the closure protected, with a state that has room for the text; `other` is alive, for `suspended` keeps it, and of
+    // the same Lua. luaL_traceback only reads its frames. Nothing here needs dropping when it raises an error.
+    let text = unsafe {
+        lua.exec_raw::<mlua::LuaString>((), |state| {
+            ffi::luaL_traceback(state, other, std::ptr::null(), 0);
+        })
+    }?;
+    Ok(text.to_string_lossy())
+}
+
 /// Does the callback's own coroutine run now, not one that the policy made, and not the top level of a policy?
 pub fn in_callback_coroutine(lua: &Lua) -> bool {
     let running = lua.current_thread().state();

@@ -91,12 +91,23 @@ pub fn new_session() -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor but standard input, output and error: a milter must not hold what its starter happened to have open, an init
-/// script's lock for one.
-/// To be called before the program has opened anything itself.
-pub fn close_inherited() {
-    // SAFETY: close_range(2) takes numbers only; at the beginning of the program nothing of ours is among them.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+/// Closes every descriptor but standard input, output and error, and `kept`: a master must not hold what its starter happened to have
+/// open, an init script's lock for one. Not earlier: an argument may name one (`-c /dev/fd/3`).
+/// To be called by a process that is to become a master, and has opened nothing else that it needs.
+pub fn close_inherited(kept: Option<std::os::fd::BorrowedFd<'_>>) {
+    let close = |first: u32, last: u32| {
+        if first <= last {
+            // SAFETY: close_range(2) takes numbers only; what is among them is not used any more, as our caller promises.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    };
+    match kept.map(|fd| fd.as_raw_fd().unsigned_abs()) {
+        Some(kept) if kept >= 3 => {
+            close(3, kept - 1);
+            close(kept + 1, u32::MAX);
+        }
+        _ => close(3, u32::MAX),
+    }
 }
 
 /// Gives the process the name that `ps` and `top` show (15 bytes at most).
@@ -136,9 +147,9 @@ pub fn raise_descriptor_limit() -> u64 {
     }
 }
 
-/// Sets the mode mask of files that are created from now on.
-pub fn set_umask(mask: u32) {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+/// Sets the mode mask of files that are created from now on; the one before.
+pub fn set_umask(mask: u32) -> u32 {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask)).bits()
 }
 
 /// A process by descriptor: a pid that cannot be recycled under us.

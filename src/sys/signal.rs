@@ -31,6 +31,64 @@ pub fn descriptor(signals: &[Signal]) -> io::Result<SignalFd> {
     )?)
 }
 
+/// Signals that are read by a descriptor while this value lives; afterwards they are obeyed as before.
+#[derive(Debug)]
+pub struct Held {
+    descriptor: SignalFd,
+    before: SigSet,
+}
+
+/// Holds those of the signals that are not ignored: who started us with one ignored does not want us to end by it.
+///
+/// # Errors
+/// The kernel's.
+pub fn hold(signals: &[Signal]) -> io::Result<Held> {
+    let before = SigSet::thread_get_mask()?;
+    let obeyed: Vec<Signal> = signals
+        .iter()
+        .copied()
+        .filter(|signal| !is_ignored(*signal))
+        .collect();
+    Ok(Held {
+        descriptor: descriptor(&obeyed)?,
+        before,
+    })
+}
+
+impl Held {
+    /// One that came meanwhile.
+    pub fn take(&self) -> Option<Signal> {
+        let info = self.descriptor.read_signal().ok()??;
+        Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
+    }
+}
+
+impl std::os::fd::AsFd for Held {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Setting a mask that was set before cannot fail.
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: with a null new action sigaction(2) only writes the present one to a valid pointer.
+    let result = unsafe { libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: it was written when the call succeeded.
+    result == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// Ends this process by a signal, so that whoever waits for it knows; returns when it is held or ignored.
+pub fn end_by(signal: Signal) {
+    let _ = nix::sys::signal::raise(signal);
+}
+
 /// A child's dispositions: INT, HUP and USR1 are its master's business (a terminal sends them to the whole group), everything else is the default,
 /// nothing is blocked.
 ///

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::socket::sockopt::TcpNoDelay;
 use nix::sys::socket::{MsgFlags, setsockopt};
 
@@ -25,6 +27,40 @@ pub fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Does somebody listen on this unix socket? Never waits: one whose queue of connections is full listens too.
+///
+/// # Errors
+/// The kernel's, when it cannot be known.
+pub fn somebody_listens(path: &Path) -> io::Result<bool> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let asking = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect(asking.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) | Err(Errno::EAGAIN) => Ok(true),
+        Err(Errno::ECONNREFUSED) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who is at the other end, for log lines: an address, or of a unix socket the process that connected.
+pub fn peer(socket: &OwnedFd) -> String {
+    use nix::sys::socket::sockopt::PeerCredentials;
+    use nix::sys::socket::{SockaddrStorage, getpeername, getsockopt};
+    match getpeername::<SockaddrStorage>(socket.as_raw_fd()) {
+        Ok(address)
+            if address.as_sockaddr_in().is_some() || address.as_sockaddr_in6().is_some() =>
+        {
+            address.to_string()
+        }
+        Ok(_) => getsockopt(socket, PeerCredentials).map_or_else(
+            |_| "on the unix socket".to_owned(),
+            |who| format!("pid {}", who.pid()),
+        ),
+        // The kernel forgets the address of a connection that was reset.
+        Err(_) => "that has gone".to_owned(),
+    }
 }
 
 /// Sends small packets at once: a modification and its final reply must not wait for the MTA's delayed acknowledgement.

@@ -91,6 +91,14 @@ pub fn gid_of(name: &str) -> Option<u32> {
         .map(|group| group.gid.as_raw())
 }
 
+/// May this process give its files to the group? Root may always, others when they are in it.
+pub fn may_give_to_group(gid: u32) -> bool {
+    let gid = Gid::from_raw(gid);
+    unistd::geteuid().is_root()
+        || unistd::getegid() == gid
+        || unistd::getgroups().is_ok_and(|groups| groups.contains(&gid))
+}
+
 /// Effective user id of this process.
 pub fn effective_uid() -> u32 {
     unistd::geteuid().as_raw()

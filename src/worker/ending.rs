@@ -9,7 +9,7 @@ use super::ledger::Counted;
 use super::word;
 use crate::policy::Progress;
 use crate::session::Close;
-use crate::sys::{clock, pass_fd};
+use crate::sys::{clock, pass_fd, socket};
 
 /// A packet that was begun must end within this: an MTA sends a packet in one go.
 const PARTIAL_LIMIT: Duration = Duration::from_secs(30);
@@ -97,12 +97,14 @@ impl Loop {
             Close::Quit => {}
             Close::Broken(why) => {
                 let facts = connection.session.facts().borrow();
-                let client = facts.client.as_ref().map_or_else(
-                    || "-".to_owned(),
-                    |client| client.host.escape_ascii().to_string(),
-                );
+                let client = match &facts.client {
+                    Some(_) if self.intake.milter.redact => "redacted".to_owned(),
+                    Some(client) => client.host.escape_ascii().to_string(),
+                    None => "-".to_owned(),
+                };
                 log::warn!(
-                    "a connection is closed, for it is not the milter protocol: {why} (SMTP client {client})"
+                    "a connection of MTA {} is closed, for it is not the milter protocol: {why} (SMTP client {client})",
+                    socket::peer(&connection.socket)
                 );
             }
         }
@@ -124,12 +126,15 @@ impl Loop {
         for key in late {
             if let Some(connection) = self.connections.take(key) {
                 log::warn!(
-                    "a connection is closed: its MTA was silent for {} s{}",
+                    "a connection of MTA {} is closed: it was silent for {} s {}",
+                    socket::peer(&connection.socket),
                     now.saturating_duration_since(connection.last).as_secs(),
-                    if connection.rest.is_empty() && connection.unsent.is_empty() {
-                        ""
+                    if !connection.unsent.is_empty() {
+                        "and did not take its answer"
+                    } else if connection.rest.is_empty() {
+                        "(timeout)"
                     } else {
-                        " in the middle of a packet"
+                        "in the middle of a packet"
                     }
                 );
                 self.cut(key, connection);

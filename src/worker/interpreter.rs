@@ -287,14 +287,15 @@ pub(super) fn board_phase(phase: session::Phase) -> Phase {
     }
 }
 
-/// Logs a callback that failed.
+/// Logs a callback that failed, before the session is told.
 pub(super) fn report(connection: &Connection, fault: &Fault) {
     let facts = connection.session.facts().borrow();
     let id = facts
         .queue_id()
         .map_or_else(|| "-".to_owned(), |id| id.escape_ascii().to_string());
     log::error!(
-        "{id}: the policy failed, the message gets TEMPFAIL: {}",
+        "{id}: the policy failed, {}: {}",
+        connection.session.when_it_fails(),
         fault.text
     );
 }

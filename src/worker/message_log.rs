@@ -5,19 +5,13 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::policy::Facts;
-use crate::session::{Phase, Tally};
+use crate::session::{Ended, Phase};
 
-/// The line. `redact` hides addresses; what is not collected is `-`.
-pub(super) fn line(
-    facts: &Facts,
-    tally: &Tally,
-    phase: Phase,
-    took: Duration,
-    redact: bool,
-) -> String {
+/// The line. `redact` hides whatever names somebody; what is not collected is `-`.
+pub(super) fn line(facts: &Facts, ended: Ended, took: Duration, redact: bool) -> String {
     let mut line = String::with_capacity(160);
     let shown = |bytes: Option<&[u8]>| bytes.map_or_else(|| "-".to_owned(), value);
-    let address = |bytes: Option<&[u8]>| match bytes {
+    let named = |bytes: Option<&[u8]>| match bytes {
         Some(_) if redact => "redacted".to_owned(),
         other => shown(other),
     };
@@ -26,20 +20,18 @@ pub(super) fn line(
     let recipients = message
         .and_then(|message| message.recipients.as_ref())
         .map_or_else(|| "-".to_owned(), |list| list.len().to_string());
-    let verdict = tally
-        .last_verdict
-        .map_or("aborted", |verdict| verdict.name());
+    let verdict = ended.verdict.map_or("aborted", |verdict| verdict.name());
     // Writing to a String cannot fail.
     let _ = write!(
         line,
         "message queue_id={} client={} address={} helo={} from={} recipients={recipients} edits={} stage={} verdict={verdict} seconds={:.3}",
         shown(facts.queue_id()),
-        shown(client.map(|client| &*client.host)),
-        shown(client.and_then(|client| client.address.as_deref())),
-        shown(facts.helo.as_deref()),
-        address(message.and_then(|message| message.sender.as_deref())),
-        message.map_or(0, |message| message.edits.len()),
-        stage(phase),
+        named(client.map(|client| &*client.host)),
+        named(client.and_then(|client| client.address.as_deref())),
+        named(facts.helo.as_deref()),
+        named(message.and_then(|message| message.sender.as_deref())),
+        ended.edits,
+        stage(ended.phase),
         took.as_secs_f64(),
     );
     line

@@ -121,6 +121,8 @@ impl Loop {
                 Step::NewClient => {
                     let facts = Rc::clone(connection.session.facts());
                     connection.ctx = connection.engine.context(facts);
+                    // The next client has its own time.
+                    connection.group = None;
                 }
                 Step::Close(close) => {
                     self.explain(connection, &close);
@@ -201,8 +203,8 @@ impl Loop {
         if since.is_some() && self.intake.milter.message_log {
             let facts = connection.session.facts().borrow();
             let redact = self.intake.milter.redact;
-            let phase = connection.session.phase();
-            crate::log::message(&message_log::line(&facts, &self.tally, phase, took, redact));
+            let ended = connection.session.ended();
+            crate::log::message(&message_log::line(&facts, ended, took, redact));
         }
     }
 
