@@ -66,6 +66,14 @@ impl ReadMap {
     }
 }
 
+impl ReadMap {
+    /// Where it lies in memory.
+    pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
+        let start = self.raw.as_ptr() as usize;
+        start..start + self.raw.len()
+    }
+}
+
 impl Source for ReadMap {
     type Error = Infallible;
 

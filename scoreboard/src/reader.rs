@@ -260,6 +260,11 @@ impl MapReader {
         history
     }
 
+    /// Where the map lies in memory: for a handler of SIGBUS, which comes when the file is cut short.
+    pub fn addresses(&self) -> std::ops::Range<usize> {
+        self.map.addresses()
+    }
+
     /// See [`Reader::is_replaced`].
     pub fn is_replaced(&self) -> bool {
         self.reader.is_replaced()

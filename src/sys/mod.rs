@@ -3,6 +3,7 @@
 //! Safe types in and out; one system call a block; errno becomes `io::Result` at once. `lua_guard` is the one exception: what only Lua's C API can do.
 
 pub mod backlog;
+pub mod bus_guard;
 pub mod calendar;
 pub mod capability;
 pub mod clock;
