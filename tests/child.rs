@@ -1,0 +1,53 @@
+//! A child of the pool minds its own: what its process is short of, what signals are not for it, and the last callbacks of a session.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use nix::sys::signal::Signal;
+use support::milter::{ADDS_A_HEADER, Milter};
+use support::mta::Message;
+use support::{SOON, process, wait_until};
+
+fn message() -> Message {
+    Message::from("a@b.example")
+}
+
+#[test]
+fn a_term_to_every_process_at_once_cuts_no_connection() {
+    let milter = Milter::started(ADDS_A_HEADER, "max_pooled_procs = 2\nmin_pooled_procs = 2");
+    let mut session = milter.session();
+    session.begin(&message()).unwrap();
+    // As systemd stops a service, by default.
+    for pid in milter.processes() {
+        process::signal(pid, Signal::SIGTERM);
+    }
+    let json = milter.wait_json("it retires", |json| json["state"] == "retiring");
+    assert_eq!(json["deaths"].as_array().map(Vec::len), Some(0), "{json:#}");
+    let answer = session.complete(&message()).unwrap();
+    assert!(answer.is_taken(), "{answer:?}");
+    session.quit().unwrap();
+    wait_until(SOON, "everything has ended", || {
+        milter.processes().is_empty().then_some(())
+    });
+    let log = milter.log();
+    assert!(!log.contains("signal 15"), "{log}");
+}
+
+#[test]
+fn orphans_finish_after_a_term_and_end_at_once_when_stop_aborts() {
+    let milter = Milter::started(ADDS_A_HEADER, "max_pooled_procs = 1");
+    let mut session = milter.session();
+    session.begin(&message()).unwrap();
+    let (master, child) = (milter.master(), milter.children()[0]);
+    process::signal(master, Signal::SIGKILL);
+    wait_until(SOON, "the master is gone", || {
+        (!process::runs(master)).then_some(())
+    });
+    process::signal(child, Signal::SIGTERM);
+    let answer = session.complete(&message()).unwrap();
+    assert!(answer.is_taken(), "{answer:?}");
+    session.begin(&message()).unwrap();
+    milter.pmx(&["stop", "-INT"]).expect(0);
+    assert!(!process::runs(child));
+    session.expect_close().unwrap();
+}
