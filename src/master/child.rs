@@ -276,7 +276,7 @@ impl Child {
     pub(super) fn listen(&self) -> Said {
         let mut said = Said::default();
         for _ in 0..MOST_WAKES {
-            match pass_fd::receive(&self.control) {
+            match pass_fd::receive_plain(&self.control) {
                 Ok(Some(received)) => match received.bytes().first() {
                     Some(&word::READY) => said.ready = true,
                     Some(&word::FAILED) => said.failed = true,
