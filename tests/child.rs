@@ -3,13 +3,24 @@
 
 mod support;
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use support::milter::{ADDS_A_HEADER, Milter};
-use support::mta::Message;
+use support::mta::{Message, Mta};
 use support::{SOON, process, wait_until};
 
 fn message() -> Message {
     Message::from("a@b.example")
+}
+
+#[track_caller]
+fn serves(session: &mut Mta) {
+    let answer = session.message(&message()).unwrap();
+    assert!(
+        answer.is_taken() && answer.adds_header("X-Filter", "ok"),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -50,4 +61,26 @@ fn orphans_finish_after_a_term_and_end_at_once_when_stop_aborts() {
     milter.pmx(&["stop", "-INT"]).expect(0);
     assert!(!process::runs(child));
     session.expect_close().unwrap();
+}
+
+#[test]
+fn an_mta_that_was_answered_late_has_its_whole_time_for_the_next_command() {
+    let milter = Milter::started(
+        r#"
+        local policy = {}
+        function policy.eom(ctx)
+          if not ctx.session.slept then
+            ctx.session.slept = true
+            milter.sleep(4.5)
+          end
+          ctx:add_header("X-Filter", "ok")
+        end
+        return policy"#,
+        "max_pooled_procs = 1\ntimeout = \"4s\"",
+    );
+    let mut session = milter.session();
+    serves(&mut session);
+    // Longer than a child looks away from its time limits, much shorter than `timeout`.
+    std::thread::sleep(Duration::from_millis(1500));
+    serves(&mut session);
 }
