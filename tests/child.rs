@@ -64,6 +64,32 @@ fn orphans_finish_after_a_term_and_end_at_once_when_stop_aborts() {
 }
 
 #[test]
+fn a_close_that_computes_is_not_cut_by_the_end_that_it_comes_after() {
+    let milter = Milter::started(
+        r#"
+        local policy = {}
+        function policy.connect(ctx) end
+        function policy.abort(ctx)
+          for i = 1, 20000000 do end
+          log.info("abort is done")
+        end
+        function policy.close(ctx)
+          for i = 1, 20000000 do end
+          log.info("close is done")
+        end
+        function policy.mail(ctx) end
+        return policy"#,
+        "max_pooled_procs = 1\ninterpreters = 1",
+    );
+    let mut session = milter.session();
+    session.begin(&message()).unwrap();
+    drop(session);
+    milter.wait_for_log("abort is done");
+    milter.wait_for_log("close is done");
+    milter.wait_json("it is over", |json| json["pool"]["requests"] == 0);
+}
+
+#[test]
 fn an_mta_that_was_answered_late_has_its_whole_time_for_the_next_command() {
     let milter = Milter::started(
         r#"
