@@ -3,12 +3,15 @@
 
 mod support;
 
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use support::milter::{ADDS_A_HEADER, Milter};
+use support::milter::{ADDS_A_HEADER, Milter, count};
 use support::mta::{Message, Mta};
-use support::{SOON, process, wait_until};
+use support::{SOON, is_root, process, wait_until};
 
 fn message() -> Message {
     Message::from("a@b.example")
@@ -21,6 +24,64 @@ fn serves(session: &mut Mta) {
         answer.is_taken() && answer.adds_header("X-Filter", "ok"),
         "{answer:?}"
     );
+}
+
+/// Leaves a process no descriptor number above those that it has.
+fn allow_no_more_descriptors(pid: i32) {
+    let highest: u64 = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .max()
+        .unwrap();
+    let limit = highest + 1;
+    // As the child's user: root may need a capability for what its owner may do. Of util-linux, which every Debian has.
+    let (user, group) = (owner(pid, "Uid:"), owner(pid, "Gid:"));
+    let mut prlimit = Command::new("prlimit");
+    prlimit
+        .arg(format!("--pid={pid}"))
+        .arg(format!("--nofile={limit}:{limit}"));
+    if is_root() {
+        prlimit.uid(user).gid(group);
+    }
+    let status = prlimit.status().unwrap();
+    assert!(status.success(), "prlimit: {status}");
+}
+
+/// The real user or group of a process (proc(5), status).
+fn owner(pid: i32, line: &str) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let ids = status.lines().find_map(|it| it.strip_prefix(line)).unwrap();
+    ids.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn connections_that_find_no_descriptor_are_cut_told_once_and_the_child_goes_on() {
+    let milter = Milter::started(ADDS_A_HEADER, "max_pooled_procs = 1\ninterpreters = 1");
+    let mut first = milter.session();
+    allow_no_more_descriptors(milter.children()[0]);
+    let mut held = Vec::new();
+    let mut cut = 0;
+    while cut < 3 {
+        match Mta::ready(&milter.address(), SOON) {
+            Ok(session) => held.push(session),
+            Err(_) => cut += 1,
+        }
+        assert!(held.len() < 64, "descriptors never run out");
+    }
+    let open = held.len() as u64 + 1;
+    let json = milter.wait_json("those cut are over", |json| {
+        json["pool"]["requests"] == open
+    });
+    assert_eq!(count(&json["lost"]["connections"]), 0, "{json:#}");
+    serves(&mut first);
+    first.quit().unwrap();
+    drop(held);
+    milter.wait_json("all are over", |json| json["pool"]["requests"] == 0);
+    serves(&mut milter.session());
+    let log = milter.log();
+    let told = log.matches("raise LimitNOFILE").count();
+    assert_eq!(told, 1, "{log}");
+    assert!(!log.contains("unread"), "{log}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How connections reach the interpreters of a child: the control socket, which every interpreter polls, and the choice of who serves.
+//! How connections reach the interpreters of a child: every interpreter polls the control socket, here it is chosen who serves.
 //!
 //! With one interpreter, the default in a pool, nothing is handed on. With several, whoever reads a connection gives it to the one with
 //! the fewest, or makes another interpreter. Without a pool what nobody has room for waits in a queue.
@@ -13,35 +13,12 @@ use std::thread::JoinHandle;
 
 use super::interpreter::Loop;
 use super::ledger::Ledger;
-use super::{Treatment, order};
+use super::orders::{Handed, Shortage};
+use super::{Treatment, word};
 use crate::config::MilterConfig;
 use crate::policy::{Bundle, Interpreter, Limits, Lists};
 use crate::sys::process::PidFd;
 use crate::sys::{control_page, pass_fd, random, socket};
-
-/// A connection on its way to an interpreter.
-#[derive(Debug)]
-pub(super) struct Handed {
-    pub(super) socket: OwnedFd,
-    pub(super) treatment: Treatment,
-}
-
-/// What the control socket brought.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// A connection.
-    Connection(Handed),
-    /// Retire.
-    Retire,
-    /// Abort.
-    Abort,
-    /// Reopen the log.
-    Reopen,
-    /// Nothing waits, or something that nobody understands.
-    Nothing,
-    /// The master is gone.
-    Gone,
-}
 
 /// One interpreter as the others see it.
 struct Room {
@@ -71,10 +48,11 @@ pub(super) struct Intake {
     retiring: AtomicBool,
     aborting: AtomicBool,
     sequence: AtomicU64,
+    pub(super) shortage: Mutex<Shortage>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these locks guard is whole at every moment: a thread that panicked leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -114,6 +92,7 @@ impl Intake {
             retiring: AtomicBool::new(false),
             aborting: AtomicBool::new(false),
             sequence: AtomicU64::new(0),
+            shortage: Mutex::default(),
             threads: Mutex::default(),
         })
     }
@@ -197,6 +176,13 @@ impl Intake {
         }
     }
 
+    /// A connection that was taken ends without an interpreter: its books are closed, and the master is woken as by any other end.
+    pub(super) fn unserved(&self, treatment: Treatment) {
+        self.ledger.unserved(treatment != Treatment::Policy);
+        // A full queue already wakes the master.
+        let _ = pass_fd::send(&self.control, &[word::FINISHED], None);
+    }
+
     /// Waits for the other interpreters to end.
     pub(super) fn join(&self) {
         loop {
@@ -205,35 +191,6 @@ impl Intake {
             };
             // A thread that panicked has said so.
             let _ = thread.join();
-        }
-    }
-
-    /// Reads one message of the master.
-    pub(super) fn receive(&self) -> Order {
-        match pass_fd::receive(&self.control) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Order::Nothing,
-            Err(error) => {
-                log::error!("the control socket: {error}");
-                Order::Gone
-            }
-            Ok(None) => Order::Gone,
-            Ok(Some(mut received)) => match (received.message, received.passed.take()) {
-                ([order::CONNECTION, treatment, tcp, ..], Some(socket)) => {
-                    if tcp == b't' {
-                        socket::no_delay(&socket);
-                    }
-                    let treatment = Treatment::from_byte(treatment).unwrap_or(Treatment::Tempfail);
-                    Order::Connection(Handed { socket, treatment })
-                }
-                ([order::RETIRE, ..], None) => Order::Retire,
-                ([order::ABORT, ..], None) => Order::Abort,
-                ([order::REOPEN, ..], None) => Order::Reopen,
-                ([order::PROBE, ..], None) => {
-                    self.ledger.heard();
-                    Order::Nothing
-                }
-                _ => Order::Nothing,
-            },
         }
     }
 

@@ -119,7 +119,7 @@ impl Ledger {
         board.publish();
     }
 
-    /// A connection is finished. The control word goes up first, so that what the master sees is never behind the board.
+    /// A connection is finished.
     pub(super) fn finished(
         &self,
         interpreter: usize,
@@ -131,6 +131,16 @@ impl Ledger {
         let mut board = self.lock();
         board.add(counted);
         board.hold(interpreter, hand, now_ns);
+        self.complete(board, marked);
+    }
+
+    /// A connection is finished that no interpreter has served.
+    pub(super) fn unserved(&self, marked: bool) {
+        self.complete(self.lock(), marked);
+    }
+
+    /// The control word goes up first, so that what the master sees is never behind the board.
+    fn complete(&self, mut board: MutexGuard<'_, Board>, marked: bool) {
         board.record.counters.connections_completed += 1;
         let processed = board.record.counters.messages_processed();
         self.page.store(Word::Messages, processed);

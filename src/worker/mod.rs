@@ -11,9 +11,12 @@ mod interpreter;
 mod ledger;
 mod message_log;
 mod meter;
+mod orders;
 mod output;
 mod serve;
 mod show;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod work;
 
