@@ -162,18 +162,30 @@ impl Intake {
         Ok(())
     }
 
-    /// An interpreter that could not be made hands its inbox to the first one.
-    fn give_back(&self, index: usize) {
+    /// An interpreter that could not be made leaves its inbox to the others.
+    pub(super) fn give_back(&self, index: usize) {
         let mut inbox = lock(&self.rooms[index].inbox);
         inbox.open = false;
         let waiting = std::mem::take(&mut inbox.waiting);
         drop(inbox);
-        self.rooms[index].load.store(0, Ordering::Relaxed);
         for handed in waiting {
-            if self.put(0, handed).is_err() {
+            self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
+            if self.serve_anywhere(handed).is_err() {
                 log::warn!("a connection is cut: no interpreter is left to serve it");
             }
         }
+    }
+
+    /// Leaves a connection to the first interpreter that takes one.
+    fn serve_anywhere(&self, mut handed: Handed) -> Result<(), Handed> {
+        for (index, room) in self.rooms.iter().enumerate() {
+            room.load.fetch_add(1, Ordering::Relaxed);
+            match self.deliver(index, handed) {
+                Ok(()) => return Ok(()),
+                Err(back) => handed = back,
+            }
+        }
+        Err(handed)
     }
 
     /// A connection that was taken ends without an interpreter: its books are closed, and the master is woken as by any other end.
@@ -195,66 +207,87 @@ impl Intake {
     }
 
     /// Finds who serves a connection that interpreter `me` read. `Some`: me.
+    ///
+    /// The choice and the place taken, or the queue, are one step under the queue's lock, and so is what [`Intake::freed`] does: a connection
+    /// never goes into the queue while an interpreter that was free, or became so meanwhile, sleeps.
     pub(super) fn place(self: &Arc<Self>, me: usize, handed: Handed) -> Option<Handed> {
-        let each = self.milter.interpreter_connections;
-        let here = (me, self.load(me));
-        let (mut best, mut load) = here;
-        let mut free = None;
+        self.ledger.took();
+        self.grow(me);
+        // Without a pool the queue shows who waits; in a pool the master has counted, and an overload answer needs no room.
+        let (chosen, handed) =
+            if self.milter.without_pool() && handed.treatment == Treatment::Policy {
+                let mut queue = lock(&self.queue);
+                let (chosen, load) = self.least_loaded(me);
+                let next = if load < self.milter.interpreter_connections {
+                    // Whoever waits already goes first.
+                    match queue.pop_front() {
+                        Some(first) => {
+                            queue.push_back(handed);
+                            first
+                        }
+                        None => handed,
+                    }
+                } else {
+                    queue.push_back(handed);
+                    self.ledger.queued(queue.len() as u64);
+                    return None;
+                };
+                self.rooms[chosen].load.fetch_add(1, Ordering::Relaxed);
+                (chosen, next)
+            } else {
+                let (chosen, _) = self.least_loaded(me);
+                self.rooms[chosen].load.fetch_add(1, Ordering::Relaxed);
+                (chosen, handed)
+            };
+        if chosen == me {
+            return Some(handed);
+        }
+        let back = self.deliver(chosen, handed).err()?;
+        self.rooms[me].load.fetch_add(1, Ordering::Relaxed);
+        Some(back)
+    }
+
+    /// Makes another interpreter when there may be one and each has something to do.
+    fn grow(self: &Arc<Self>, me: usize) {
+        if !self.several() || self.least_loaded(me).1 == 0 {
+            return;
+        }
+        let free = self.rooms.iter().position(|room| !lock(&room.inbox).open);
+        if let Some(index) = free {
+            self.spawn_open(index);
+        }
+    }
+
+    /// The open interpreter with the fewest connections, `me` if there is no better one.
+    fn least_loaded(&self, me: usize) -> (usize, u32) {
+        let mut least = (me, self.load(me));
         if self.several() {
             for (index, room) in self.rooms.iter().enumerate() {
-                if !lock(&room.inbox).open {
-                    free = free.or(Some(index));
-                } else if self.load(index) < load {
-                    (best, load) = (index, self.load(index));
+                if self.load(index) < least.1 && lock(&room.inbox).open {
+                    least = (index, self.load(index));
                 }
             }
         }
-        // Without a pool the queue shows who waits; in a pool the master has counted, and an overload answer needs no room.
-        let queue = self.milter.without_pool() && handed.treatment == Treatment::Policy;
-        let mut queued = 0;
-        if let Some(index) = free
-            && load >= 1
-            && self.spawn_open(index)
-        {
-            (best, load) = (index, 0);
-        }
-        let mine = if queue && load >= each {
-            let mut waiting = lock(&self.queue);
-            waiting.push_back(handed);
-            queued = waiting.len() as u64;
-            None
-        } else if best == me {
-            Some(handed)
-        } else {
-            self.put(best, handed).err()
-        };
-        if mine.is_some() {
-            self.rooms[me].load.fetch_add(1, Ordering::Relaxed);
-        }
-        self.ledger.took(queued);
-        mine
+        least
     }
 
     /// Starts interpreter `index`; its inbox is open already, so that a connection can wait there.
-    fn spawn_open(self: &Arc<Self>, index: usize) -> bool {
+    fn spawn_open(self: &Arc<Self>, index: usize) {
         self.open(index);
-        match self.spawn(index, None) {
-            Ok(()) => true,
-            Err(error) => {
-                lock(&self.rooms[index].inbox).open = false;
-                log::warn!("another interpreter cannot be started: {error}");
-                false
-            }
+        if let Err(error) = self.spawn(index, None) {
+            lock(&self.rooms[index].inbox).open = false;
+            log::warn!("another interpreter cannot be started: {error}");
         }
     }
 
-    /// Leaves a connection to interpreter `index`; gives it back when that one has ended meanwhile.
-    fn put(&self, index: usize, handed: Handed) -> Result<(), Handed> {
+    /// Leaves a connection to interpreter `index`, whose load it is already; gives it back when that one has ended meanwhile.
+    fn deliver(&self, index: usize, handed: Handed) -> Result<(), Handed> {
         let mut inbox = lock(&self.rooms[index].inbox);
         if !inbox.open {
+            drop(inbox);
+            self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
             return Err(handed);
         }
-        self.rooms[index].load.fetch_add(1, Ordering::Relaxed);
         inbox.waiting.push(handed);
         drop(inbox);
         socket::wake(&self.rooms[index].bell);
@@ -273,17 +306,19 @@ impl Intake {
 
     /// Interpreter `index` finished a connection; the next one of the queue, if there is one, takes its place.
     pub(super) fn freed(&self, index: usize) -> Option<Handed> {
-        if self.milter.without_pool() {
-            let mut queue = lock(&self.queue);
-            if let Some(next) = queue.pop_front() {
-                let queued = queue.len() as u64;
-                drop(queue);
-                self.ledger.queued(queued);
-                return Some(next);
-            }
+        if !self.milter.without_pool() {
+            self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
+            return None;
         }
-        self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
-        None
+        let mut queue = lock(&self.queue);
+        let next = queue.pop_front();
+        if next.is_some() {
+            self.ledger.queued(queue.len() as u64);
+        } else {
+            // Under the lock: see `place`.
+            self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
+        }
+        next
     }
 
     /// Every interpreter shall finish what it has and end.
@@ -329,6 +364,11 @@ impl Intake {
 
     /// Connections that wait for an interpreter, to be cut.
     pub(super) fn drain_queue(&self) -> Vec<Handed> {
-        lock(&self.queue).drain(..).collect()
+        let mut queue = lock(&self.queue);
+        let waiting: Vec<Handed> = queue.drain(..).collect();
+        if !waiting.is_empty() {
+            self.ledger.queued(0);
+        }
+        waiting
     }
 }

@@ -97,10 +97,9 @@ impl Ledger {
     }
 
     /// A connection was read from the control socket.
-    pub(super) fn took(&self, queued: u64) {
+    pub(super) fn took(&self) {
         let mut board = self.lock();
         board.record.connections_taken += 1;
-        board.record.queue = queued;
         self.page.store(Word::Taken, board.record.connections_taken);
         board.publish();
     }
@@ -112,7 +111,7 @@ impl Ledger {
         self.page.store(Word::Heard, board.probes_heard);
     }
 
-    /// The queue changed.
+    /// The queue changed; the caller holds its lock, so that an older length never follows a newer one.
     pub(super) fn queued(&self, queued: u64) {
         let mut board = self.lock();
         board.record.queue = queued;

@@ -99,7 +99,7 @@ impl Intake {
                 crate::sys::process::descriptor_limit()
             );
         }
-        self.ledger.took(0);
+        self.ledger.took();
         self.unserved(Treatment::from_byte(treatment).unwrap_or(Treatment::Policy));
     }
 }

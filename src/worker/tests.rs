@@ -5,7 +5,9 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use scoreboard::{Board, ChildPage, Spec};
@@ -21,13 +23,15 @@ use crate::sys::control_page::{ControlPage, Word};
 use crate::sys::pass_fd;
 use crate::sys::process::PidFd;
 
+const LONG: Duration = Duration::from_secs(60);
+
 /// A child that was not forked.
 struct Child {
     intake: Arc<Intake>,
     /// The master's end.
     control: OwnedFd,
     page: ControlPage,
-    _board: Board,
+    board: Board,
     _dir: tempfile::TempDir,
 }
 
@@ -62,9 +66,13 @@ impl Child {
             intake: Arc::new(intake),
             control,
             page,
-            _board: board,
+            board,
             _dir: dir,
         }
+    }
+
+    fn queue(&self) -> u64 {
+        self.board.read_child(0).queue
     }
 }
 
@@ -114,4 +122,82 @@ fn the_only_interpreter_reads_every_order_that_waits_and_one_of_several_reads_on
             assert_eq!(child.page.load(Word::Taken), taken, "{settings}");
         }
     }
+}
+
+#[test]
+fn no_connection_is_queued_while_an_interpreter_becomes_free() {
+    const ROUNDS: u64 = 20_000;
+    let child = Child::new(
+        TAKES_ALL,
+        "max_pooled_procs = 0\ninterpreters = 2\ninterpreter_connections = 1",
+    );
+    let intake = &child.intake;
+    intake.open(0);
+    intake.open(1);
+    let (first, _mta) = connection(Treatment::Policy);
+    let (second, _other_mta) = connection(Treatment::Policy);
+    let _served = intake.place(0, first).unwrap();
+    assert!(intake.place(0, second).is_none());
+    let _served_too = intake.inbox(1).pop().unwrap();
+    // Both are full. Interpreter 1 finishes while interpreter 0 places another one: 1 must get it, one way or the other.
+    let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
+    let wait_for = |counter: &AtomicU64, value: u64| {
+        for turn in 1u64.. {
+            if counter.load(Ordering::Acquire) >= value {
+                return;
+            }
+            // It is spun, so that both are on their way at once; on one processor the other one must run some time.
+            if turn % 4096 == 0 {
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+    };
+    let (mut next, _mta) = connection(Treatment::Policy);
+    let (give, taken) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Owned: the other side sees by its end when this thread has failed.
+            let give = give;
+            for round in 1..=ROUNDS {
+                wait_for(&begun, round);
+                // Now early, now late in what the other side does meanwhile.
+                for _ in 0..round % 512 {
+                    std::hint::spin_loop();
+                }
+                give.send(intake.freed(1)).unwrap();
+                ended.store(round, Ordering::Release);
+            }
+        });
+        for round in 1..=ROUNDS {
+            begun.store(round, Ordering::Release);
+            let mine = intake.place(0, next);
+            let popped = taken.recv_timeout(LONG).unwrap();
+            wait_for(&ended, round);
+            let got = mine.or(popped).or_else(|| intake.inbox(1).pop());
+            next = got.unwrap_or_else(|| {
+                let queue = child.queue();
+                // Lets the other thread end.
+                begun.store(ROUNDS, Ordering::Release);
+                panic!("round {round}: queue {queue}, and interpreter 1 sleeps")
+            });
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_needs_no_room_does_not_hide_who_waits() {
+    let child = Child::new(
+        TAKES_ALL,
+        "max_pooled_procs = 0\ninterpreters = 1\ninterpreter_connections = 1",
+    );
+    child.intake.open(0);
+    let place = |treatment| child.intake.place(0, connection(treatment).0);
+    assert!(place(Treatment::Policy).is_some());
+    assert!(place(Treatment::Policy).is_none());
+    assert_eq!(child.queue(), 1);
+    assert!(place(Treatment::Tempfail).is_some());
+    assert_eq!(child.queue(), 1);
+    assert_eq!(child.intake.drain_queue().len(), 1);
+    assert_eq!(child.queue(), 0);
 }
