@@ -170,8 +170,9 @@ impl Intake {
         drop(inbox);
         for handed in waiting {
             self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
-            if self.serve_anywhere(handed).is_err() {
+            if let Err(handed) = self.serve_anywhere(handed) {
                 log::warn!("a connection is cut: no interpreter is left to serve it");
+                self.unserved(handed.treatment);
             }
         }
     }

@@ -16,7 +16,7 @@ use super::intake::Intake;
 use super::interpreter::Loop;
 use super::ledger::Ledger;
 use super::orders::Handed;
-use super::{Treatment, order};
+use super::{Treatment, order, word};
 use crate::config::Config;
 use crate::policy::{self, Limits, Lists};
 use crate::sys::control_page::{ControlPage, Word};
@@ -200,4 +200,27 @@ fn an_answer_that_needs_no_room_does_not_hide_who_waits() {
     assert_eq!(child.queue(), 1);
     assert_eq!(child.intake.drain_queue().len(), 1);
     assert_eq!(child.queue(), 0);
+}
+
+#[test]
+fn a_connection_that_nobody_can_serve_is_finished() {
+    let child = Child::new(TAKES_ALL, "interpreters = 2");
+    // The first one has something to do and takes no more; the second one gets the connection, and cannot be made.
+    child.intake.open(1);
+    assert!(
+        child
+            .intake
+            .place(0, connection(Treatment::Policy).0)
+            .is_some()
+    );
+    let (handed, mut mta) = connection(Treatment::Reject);
+    assert!(child.intake.place(0, handed).is_none());
+    child.intake.give_back(1);
+    assert_eq!(child.page.load(Word::Taken), 2);
+    assert_eq!(child.page.load(Word::Completed), 1);
+    assert_eq!(child.page.load(Word::CompletedMarked), 1);
+    let said = pass_fd::receive_plain(&child.control).unwrap().unwrap();
+    assert_eq!(said.bytes(), [word::FINISHED]);
+    let end = std::io::Read::read(&mut mta, &mut [0]).unwrap();
+    assert_eq!(end, 0, "the MTA sees the end");
 }
