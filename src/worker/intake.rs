@@ -14,10 +14,10 @@ use std::thread::JoinHandle;
 use super::interpreter::Loop;
 use super::ledger::Ledger;
 use super::orders::{Handed, Shortage};
-use super::{Treatment, word};
+use super::{PANICKED, Treatment, word};
 use crate::config::MilterConfig;
 use crate::policy::{Bundle, Interpreter, Limits, Lists};
-use crate::sys::process::PidFd;
+use crate::sys::process::{self, PidFd};
 use crate::sys::{control_page, pass_fd, random, socket};
 
 /// One interpreter as the others see it.
@@ -50,6 +50,14 @@ pub(super) struct Intake {
     sequence: AtomicU64,
     pub(super) shortage: Mutex<Shortage>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Runs an interpreter on a thread. A panic there ends the child, as one of the first interpreter does: otherwise the dead interpreter
+/// would go on getting connections.
+fn or_end_the_child(run: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+        process::exit_now(PANICKED);
+    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -137,26 +145,28 @@ impl Intake {
         let intake = Arc::clone(self);
         let thread = std::thread::Builder::new().name(format!("pmx-lua-{index}"));
         let thread = thread.spawn(move || {
-            let made = Loop::new(Arc::clone(&intake), index);
-            let (report, running) = match made {
-                Ok(running) => (Ok(()), Some(running)),
-                Err(error) => (Err(error), None),
-            };
-            if ready.is_none()
-                && let Err(error) = &report
-            {
-                log::error!("another interpreter cannot be made: {error}");
-            }
-            if let Some(ready) = ready {
-                // Nobody listens when the child gave up meanwhile.
-                let _ = ready.send(report);
-            } else {
-                intake.publish_interpreters();
-            }
-            match running {
-                Some(mut running) => running.run(),
-                None => intake.give_back(index),
-            }
+            or_end_the_child(|| {
+                let made = Loop::new(Arc::clone(&intake), index);
+                let (report, running) = match made {
+                    Ok(running) => (Ok(()), Some(running)),
+                    Err(error) => (Err(error), None),
+                };
+                if ready.is_none()
+                    && let Err(error) = &report
+                {
+                    log::error!("another interpreter cannot be made: {error}");
+                }
+                if let Some(ready) = ready {
+                    // Nobody listens when the child gave up meanwhile.
+                    let _ = ready.send(report);
+                } else {
+                    intake.publish_interpreters();
+                }
+                match running {
+                    Some(mut running) => running.run(),
+                    None => intake.give_back(index),
+                }
+            })
         })?;
         lock(&self.threads).push(thread);
         Ok(())
@@ -202,7 +212,7 @@ impl Intake {
             let Some(thread) = lock(&self.threads).pop() else {
                 return;
             };
-            // A thread that panicked has said so.
+            // It cannot have panicked: that ends the child.
             let _ = thread.join();
         }
     }

@@ -133,6 +133,8 @@ pub struct Seed {
 
 /// Exit status of a child that could not start.
 pub const COULD_NOT_START: i32 = 3;
+/// Exit status of a child that panicked, on whichever thread: EX_SOFTWARE of sysexits(3).
+pub const PANICKED: i32 = 70;
 
 /// Runs a child to its end; the caller exits with the status.
 pub fn worker_main(seed: Seed) -> i32 {
@@ -143,7 +145,7 @@ pub fn worker_main(seed: Seed) -> i32 {
             log::error!("a child cannot start: {error}");
             COULD_NOT_START
         }
-        Err(_) => 70,
+        Err(_) => PANICKED,
     }
 }
 

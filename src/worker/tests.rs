@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::intake::Intake;
 use super::interpreter::Loop;
 use super::ledger::Ledger;
 use super::orders::Handed;
-use super::{Treatment, order, word};
+use super::{PANICKED, Treatment, order, word};
 use crate::config::Config;
 use crate::policy::{self, Limits, Lists};
 use crate::sys::control_page::{ControlPage, Word};
@@ -223,4 +224,25 @@ fn a_connection_that_nobody_can_serve_is_finished() {
     assert_eq!(said.bytes(), [word::FINISHED]);
     let end = std::io::Read::read(&mut mta, &mut [0]).unwrap();
     assert_eq!(end, 0, "the MTA sees the end");
+}
+
+#[test]
+fn a_panic_on_any_thread_ends_the_child() {
+    const MARK: &str = "PMX_TEST_PANIC_ON_A_THREAD";
+    if std::env::var_os(MARK).is_some() {
+        let child = Child::new(TAKES_ALL, "interpreters = 2");
+        // There is no such interpreter.
+        child.intake.spawn(99, None).unwrap();
+        child.intake.join();
+        return;
+    }
+    let name = "worker::tests::a_panic_on_any_thread_ends_the_child";
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(MARK, "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(PANICKED));
 }
