@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::epoll::EpollFlags;
 use nix::unistd::Pid;
 use scoreboard::{Board, ChildPage, Spec};
 
@@ -20,6 +21,7 @@ use super::orders::Handed;
 use super::{PANICKED, Treatment, order, word};
 use crate::config::Config;
 use crate::policy::{self, Limits, Lists};
+use crate::sys::clock;
 use crate::sys::control_page::{ControlPage, Word};
 use crate::sys::pass_fd;
 use crate::sys::process::PidFd;
@@ -245,4 +247,55 @@ fn a_panic_on_any_thread_ends_the_child() {
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(PANICKED));
+}
+
+/// Negotiation and connect of an MTA.
+fn hello() -> Vec<u8> {
+    let mut bytes = vec![0, 0, 0, 13, b'O'];
+    for word in [6u32, 0x1ff, 0x1f_ffff] {
+        bytes.extend_from_slice(&word.to_be_bytes());
+    }
+    let connect = b"Cc.test\x004\x30\x39192.0.2.1\0";
+    bytes.extend_from_slice(&u32::try_from(connect.len()).unwrap().to_be_bytes());
+    bytes.extend_from_slice(connect);
+    bytes
+}
+
+#[test]
+fn the_last_callbacks_have_their_whole_time_however_old_the_turn_is() {
+    // Nothing within a sort can be suspended.
+    let policy = r"
+        local policy = {}
+        function policy.connect(ctx) end
+        function policy.close(ctx)
+          local list = {}
+          for i = 1, 64 do list[i] = i end
+          table.sort(list, function(a, b) for i = 1, 100000 do end return a < b end)
+        end
+        return policy";
+    let child = Child::new(policy, "interpreters = 1");
+    let intake = Arc::clone(&child.intake);
+    let (closes, wait) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let mut interpreter = Loop::new(intake, 0).unwrap();
+        let (handed, mut mta) = connection(Treatment::Policy);
+        interpreter.admit(handed);
+        let key = interpreter.connections.keys(|_| true)[0];
+        std::io::Write::write_all(&mut mta, &hello()).unwrap();
+        interpreter.ready(key, EpollFlags::EPOLLIN);
+        drop(mta);
+        closes.send(()).unwrap();
+        interpreter.now_ns -= 60_000_000_000;
+        interpreter.ready(key, EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);
+    });
+    wait.recv_timeout(LONG).unwrap();
+    let end = Instant::now() + LONG;
+    let (until, now) = loop {
+        assert!(Instant::now() < end && !thread.is_finished(), "never busy");
+        if let Some(until) = child.page.busy_until(1) {
+            break (until, clock::boottime_ns());
+        }
+    };
+    assert!(until > now, "{until} has passed at {now}");
+    thread.join().unwrap();
 }
