@@ -175,14 +175,14 @@ fn out_of_reach(name: &MilterName, paths: &Paths, there: &There) -> Result<(), E
     Ok(())
 }
 
-/// The master decides for its children. Orphans retire by themselves, and end at once only by a TERM of their own.
+/// The master decides for its children. Orphans retire by themselves and take no other signal than KILL: nobody is left to clean up for.
 fn ask(there: &[Process], signal: Signal) -> io::Result<()> {
     if let Some(master) = there.iter().find(|process| process.is_master) {
         return send(&master.handle, signal);
     }
     if signal == Signal::SIGINT {
         for orphan in there {
-            send(&orphan.handle, Signal::SIGTERM)?;
+            send(&orphan.handle, Signal::SIGKILL)?;
         }
     }
     Ok(())

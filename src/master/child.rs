@@ -55,7 +55,6 @@ pub(super) struct Child {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) ready: bool,
-    pub(super) failed: bool,
 }
 
 /// Ends and page of a child to be.
@@ -276,12 +275,10 @@ impl Child {
     pub(super) fn listen(&self) -> Said {
         let mut said = Said::default();
         for _ in 0..MOST_WAKES {
-            match pass_fd::receive(&self.control) {
-                Ok(Some(received)) => match received.bytes().first() {
-                    Some(&word::READY) => said.ready = true,
-                    Some(&word::FAILED) => said.failed = true,
-                    _ => {}
-                },
+            match pass_fd::receive_plain(&self.control) {
+                Ok(Some(received)) => {
+                    said.ready |= received.bytes().first() == Some(&word::READY);
+                }
                 Ok(None) | Err(_) => break,
             }
         }

@@ -2,16 +2,18 @@
 //!
 //! Every call is non-blocking by `MSG_DONTWAIT`, so that nobody who shares the socket can make the other side block.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair,
 };
 
 /// Longest message.
 pub const MESSAGE_BYTES: usize = 16;
+/// 64-bit words that hold a control message with as many descriptors as the kernel lets through (SCM_MAX_FD, 253): a cmsghdr of two words
+/// and 4 bytes each, rounded up. With less room a sender could make us do without the last ones, which is harmless, but also needless.
+const ROOM_WORDS: usize = 2 + 127;
 
 /// Makes a pair: the master's end and the child's end.
 ///
@@ -70,38 +72,88 @@ impl Received {
     }
 }
 
-/// Receives one message. `Ok(None)` at the end: the other side is gone.
+/// Receives one message and the descriptor that came with it; surplus ones are closed. `Ok(None)` at the end: the other side is gone.
+///
+/// A message that was sent with a descriptor comes without it when this process has no number left for one: the kernel has closed it then.
 ///
 /// # Errors
 /// `WouldBlock` when nothing waits.
 pub fn receive(socket: &OwnedFd) -> io::Result<Option<Received>> {
-    let mut received = Received {
-        message: [0; MESSAGE_BYTES],
-        length: 0,
-        passed: None,
+    receive_into(socket, &mut [0; ROOM_WORDS])
+}
+
+/// Receives one message that should carry no descriptor: with no room for any, the kernel closes what a hostile sender passes, and the
+/// receiver's table of descriptors is not in its hands. `Ok(None)` at the end.
+///
+/// # Errors
+/// `WouldBlock` when nothing waits.
+pub fn receive_plain(socket: &OwnedFd) -> io::Result<Option<Received>> {
+    receive_into(socket, &mut [])
+}
+
+fn receive_into(socket: &OwnedFd, room: &mut [u64]) -> io::Result<Option<Received>> {
+    let mut message = [0; MESSAGE_BYTES];
+    let mut part = libc::iovec {
+        iov_base: message.as_mut_ptr().cast(),
+        iov_len: MESSAGE_BYTES,
     };
-    let mut space = nix::cmsg_space!([RawFd; 4]);
-    let mut parts = [IoSliceMut::new(&mut received.message)];
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let got = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    let length = got.bytes.min(MESSAGE_BYTES);
-    let mut passed = None;
-    if let Ok(messages) = got.cmsgs() {
-        for message in messages {
-            if let ControlMessageOwned::ScmRights(fds) = message {
-                for fd in fds {
-                    // SAFETY: the kernel just made this descriptor for us (SCM_RIGHTS); nobody else owns it. Surplus ones are dropped, that is closed.
-                    passed = Some(unsafe { OwnedFd::from_raw_fd(fd) });
-                }
-            }
-        }
+    // SAFETY: zeros are a valid msghdr, null pointers and no lengths; it has private members with some C libraries, so that it cannot be
+    // written out.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    if !room.is_empty() {
+        header.msg_control = room.as_mut_ptr().cast();
+        header.msg_controllen = std::mem::size_of_val(room) as _;
     }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the header points to `part`, which points to `message`, and to `room`, with their true lengths; all outlive the call.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: recvmsg(2) just filled the header and `room`, and nobody has taken the descriptors yet.
+    let passed = unsafe { take_descriptors(&header) };
     if length == 0 && passed.is_none() {
         return Ok(None);
     }
-    received.length = length;
-    received.passed = passed;
-    Ok(Some(received))
+    Ok(Some(Received {
+        message,
+        length: length.min(MESSAGE_BYTES),
+        passed,
+    }))
+}
+
+/// Owns every descriptor of a received message, also of one that was cut (MSG_CTRUNC: the kernel has installed the first ones all the
+/// same); keeps the first and closes the others.
+///
+/// # Safety
+/// The header is as recvmsg(2) left it, its control buffer is there and aligned for a cmsghdr, and this is called once.
+unsafe fn take_descriptors(header: &libc::msghdr) -> Option<OwnedFd> {
+    let mut first = None;
+    // SAFETY: the caller's.
+    let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give null or a header within what the kernel wrote.
+    while let Some(control) = unsafe { at.as_ref() } {
+        if control.cmsg_level == libc::SOL_SOCKET && control.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: arithmetic only.
+            let before = unsafe { libc::CMSG_LEN(0) } as usize;
+            // Its type is another one in musl.
+            #[allow(clippy::unnecessary_cast)]
+            let bytes = (control.cmsg_len as usize).saturating_sub(before);
+            // SAFETY: the data of a message that the kernel wrote.
+            let data = unsafe { libc::CMSG_DATA(control) }.cast::<RawFd>();
+            for index in 0..bytes / size_of::<RawFd>() {
+                // SAFETY: within the message's length; read without a claim to alignment.
+                let fd = unsafe { data.add(index).read_unaligned() };
+                // SAFETY: the kernel just made this descriptor for us (SCM_RIGHTS); nobody else owns it.
+                let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+                // A surplus one is dropped here, that is closed.
+                first = first.or(Some(fd));
+            }
+        }
+        // SAFETY: as above; `at` came from the same header.
+        at = unsafe { libc::CMSG_NXTHDR(header, at) };
+    }
+    first
 }
 
 #[cfg(test)]
@@ -123,5 +175,66 @@ mod tests {
         );
         drop(master);
         assert!(receive(&child).unwrap().is_none());
+    }
+
+    /// The reading end of a pipe, after so many copies of its writing end were passed as one message.
+    fn pass_many(master: &OwnedFd, count: usize) -> OwnedFd {
+        let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let fds = vec![writing.as_raw_fd(); count];
+        sendmsg::<UnixAddr>(
+            master.as_raw_fd(),
+            &[IoSlice::new(b"C")],
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
+        reading
+    }
+
+    /// Is no copy of the writing end left? A program that another test starts holds one for a moment.
+    fn is_hung_up(reading: &OwnedFd) -> bool {
+        use nix::poll::{PollFd, PollFlags, poll};
+        use std::os::fd::AsFd;
+        let mut polled = [PollFd::new(reading.as_fd(), PollFlags::empty())];
+        poll(&mut polled, 5000u16).unwrap() == 1
+    }
+
+    #[test]
+    fn no_descriptor_stays_open_however_many_come() {
+        let (master, child) = pair().unwrap();
+        for count in [1, 2, 5, 253] {
+            let reading = pass_many(&master, count);
+            let received = receive(&child).unwrap().unwrap();
+            assert_eq!(received.bytes(), b"C");
+            assert!(received.passed.is_some());
+            drop(received);
+            assert!(is_hung_up(&reading), "{count} were passed");
+        }
+    }
+
+    #[test]
+    fn of_a_message_that_was_cut_nothing_stays_open() {
+        let (master, child) = pair().unwrap();
+        let reading = pass_many(&master, 5);
+        // Room for a header and two descriptors.
+        let received = receive_into(&child, &mut [0; 3]).unwrap().unwrap();
+        assert!(received.passed.is_some());
+        drop(received);
+        assert!(is_hung_up(&reading));
+    }
+
+    #[test]
+    fn what_expects_no_descriptor_gets_none() {
+        let (master, child) = pair().unwrap();
+        for count in [1, 5, 253] {
+            let reading = pass_many(&master, count);
+            let received = receive_plain(&child).unwrap().unwrap();
+            assert_eq!(received.bytes(), b"C");
+            assert!(received.passed.is_none());
+            assert!(is_hung_up(&reading), "{count} were passed");
+        }
+        drop(master);
+        assert!(receive_plain(&child).unwrap().is_none());
     }
 }

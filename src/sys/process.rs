@@ -147,6 +147,11 @@ pub fn raise_descriptor_limit() -> u64 {
     }
 }
 
+/// The limit of open files that holds now.
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+}
+
 /// Sets the mode mask of files that are created from now on; the one before.
 pub fn set_umask(mask: u32) -> u32 {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask)).bits()

@@ -5,25 +5,40 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
 
 /// Programs, other processes, mounts, namespaces, kernel internals.
-const REFUSED: [libc::c_long; 23] = [
+const REFUSED: [libc::c_long; 34] = [
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
+    // They name a thread or a descriptor, so that a filter cannot tell whose process that is.
+    libc::SYS_tkill,
+    libc::SYS_pidfd_send_signal,
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_mount_setattr,
     libc::SYS_chroot,
     libc::SYS_setns,
     libc::SYS_unshare,
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
+    // Its requests are seen by no filter.
+    libc::SYS_io_uring_setup,
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -32,13 +47,75 @@ const REFUSED: [libc::c_long; 23] = [
     libc::SYS_kexec_load,
     libc::SYS_quotactl,
     libc::SYS_swapon,
+    libc::SYS_swapoff,
 ];
 /// With these a child could stretch its one page of the board over its neighbour's. Refused as if memory were short: realloc(3) then copies.
 const SHORT_OF_MEMORY: [libc::c_long; 2] = [libc::SYS_mremap, libc::SYS_remap_file_pages];
+/// Its flags lie in memory, where no filter sees them. Refused as on an old kernel: the C library then makes its threads by clone(2).
+const UNKNOWN: [libc::c_long; 1] = [libc::SYS_clone3];
+/// Signals to a process that the first argument names.
+const SIGNALS: [libc::c_long; 4] = [
+    libc::SYS_kill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+];
+/// New namespaces: the flags of clone(2).
+const NAMESPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+/// fcntl(2) that let the kernel send a signal of choice to somebody else (F_SETOWN, F_SETSIG, F_SETOWN_EX).
+const SIGNAL_BY_DESCRIPTOR: [u64; 3] = [8, 10, 15];
 
-fn filter(calls: &[libc::c_long], errno: libc::c_int) -> io::Result<BpfProgram> {
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+fn always(calls: &[libc::c_long]) -> Rules {
+    calls.iter().map(|call| (*call, Vec::new())).collect()
+}
+
+/// A rule that holds when all of these do; of an argument the low half counts, as for the kernel with an int.
+fn when(conditions: &[(u8, SeccompCmpOp, u64)]) -> io::Result<SeccompRule> {
+    let conditions = conditions
+        .iter()
+        .map(|(argument, operator, value)| {
+            SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, operator.clone(), *value)
+        })
+        .collect::<Result<Vec<_>, _>>();
+    conditions
+        .and_then(SeccompRule::new)
+        .map_err(io::Error::other)
+}
+
+/// What is refused whatever its arguments, and what with some arguments only.
+fn refused(own_pid: u32) -> io::Result<Rules> {
+    let own = u64::from(own_pid);
+    let mut rules = always(&REFUSED);
+    for call in SIGNALS {
+        rules.insert(call, vec![when(&[(0, SeccompCmpOp::Ne, own)])?]);
+    }
+    let namespaces = NAMESPACES.iter().map(|flag| {
+        let flag = u64::from(flag.cast_unsigned());
+        when(&[(0, SeccompCmpOp::MaskedEq(flag), flag)])
+    });
+    rules.insert(libc::SYS_clone, namespaces.collect::<io::Result<_>>()?);
+    let by_descriptor = SIGNAL_BY_DESCRIPTOR
+        .iter()
+        .map(|command| when(&[(1, SeccompCmpOp::Eq, *command)]));
+    rules.insert(libc::SYS_fcntl, by_descriptor.collect::<io::Result<_>>()?);
+    // A limit of processor time is a way to kill. 0: oneself.
+    let of_another = when(&[(0, SeccompCmpOp::Ne, 0), (0, SeccompCmpOp::Ne, own)])?;
+    rules.insert(libc::SYS_prlimit64, vec![of_another]);
+    Ok(rules)
+}
+
+fn filter(rules: Rules, errno: libc::c_int) -> io::Result<BpfProgram> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
-    let rules: BTreeMap<i64, _> = calls.iter().map(|call| (*call, Vec::new())).collect();
     let refuse = SeccompAction::Errno(errno.unsigned_abs());
     SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)
         .and_then(BpfProgram::try_from)
@@ -51,11 +128,88 @@ fn filter(calls: &[libc::c_long], errno: libc::c_int) -> io::Result<BpfProgram> 
 /// When the kernel has no seccomp filters, or for an unknown machine.
 pub fn enter() -> io::Result<()> {
     for program in [
-        filter(&REFUSED, libc::EPERM)?,
-        filter(&SHORT_OF_MEMORY, libc::ENOMEM)?,
+        filter(refused(std::process::id())?, libc::EPERM)?,
+        filter(always(&SHORT_OF_MEMORY), libc::ENOMEM)?,
+        filter(always(&UNKNOWN), libc::ENOSYS)?,
     ] {
         // Sets no_new_privs as well.
         seccompiler::apply_filter(&program).map_err(io::Error::other)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The errno of a call; 0: it was let through.
+    fn errno(call: libc::c_long, arguments: [libc::c_long; 3]) -> i32 {
+        let [first, second, third] = arguments;
+        // SAFETY: every call of this test is refused, or harmless with these arguments: null pointers, signal 0, descriptor -1.
+        let result = unsafe { libc::syscall(call, first, second, third, 0, 0) };
+        if call == libc::SYS_clone && result == 0 {
+            // The child of a clone that was not refused.
+            crate::sys::process::exit_now(0);
+        }
+        if result >= 0 {
+            return 0;
+        }
+        io::Error::last_os_error().raw_os_error().unwrap()
+    }
+
+    #[test]
+    fn what_reaches_other_processes_mounts_and_namespaces_is_refused_and_threads_are_made() {
+        // A filter is its thread's and that of the threads that it makes: the other tests go on unconfined.
+        let confined = std::thread::spawn(|| {
+            enter().unwrap();
+            let own = libc::c_long::from(std::process::id());
+            let parent = libc::c_long::from(std::os::unix::process::parent_id());
+            let mut calls: Vec<(libc::c_long, [libc::c_long; 3], i32)> = vec![
+                (libc::SYS_execve, [0; 3], libc::EPERM),
+                (libc::SYS_mremap, [0; 3], libc::ENOMEM),
+                (libc::SYS_clone3, [0; 3], libc::ENOSYS),
+                (libc::SYS_io_uring_setup, [0; 3], libc::EPERM),
+                (libc::SYS_fsopen, [0; 3], libc::EPERM),
+                (libc::SYS_fsmount, [-1, 0, 0], libc::EPERM),
+                (libc::SYS_move_mount, [-1, 0, -1], libc::EPERM),
+                (libc::SYS_open_tree, [-1, 0, 0], libc::EPERM),
+                (libc::SYS_mount_setattr, [-1, 0, 0], libc::EPERM),
+                (libc::SYS_tkill, [parent, 0, 0], libc::EPERM),
+                (libc::SYS_pidfd_send_signal, [-1, 0, 0], libc::EPERM),
+                (libc::SYS_prlimit64, [parent, 0, 0], libc::EPERM),
+                (libc::SYS_prlimit64, [0; 3], 0),
+                (libc::SYS_prlimit64, [own, 0, 0], 0),
+                (libc::SYS_kill, [own, 0, 0], 0),
+                (libc::SYS_tgkill, [own, own, 0], 0),
+                // Its own group and everybody.
+                (libc::SYS_kill, [0, 0, 0], libc::EPERM),
+                (libc::SYS_kill, [-1, 0, 0], libc::EPERM),
+                (libc::SYS_tgkill, [parent, parent, 0], libc::EPERM),
+                (libc::SYS_fcntl, [0, libc::F_GETFD.into(), 0], 0),
+                (
+                    libc::SYS_fcntl,
+                    [-1, libc::F_SETOWN.into(), parent],
+                    libc::EPERM,
+                ),
+            ];
+            for call in SIGNALS {
+                calls.push((call, [parent, 0, 0], libc::EPERM));
+            }
+            for flag in NAMESPACES {
+                let flags = libc::c_long::from(flag | libc::SIGCHLD);
+                calls.push((libc::SYS_clone, [flags, 0, 0], libc::EPERM));
+            }
+            let wrong: Vec<_> = calls
+                .into_iter()
+                .map(|(call, arguments, expected)| {
+                    (call, arguments, errno(call, arguments), expected)
+                })
+                .filter(|(_, _, got, expected)| got != expected)
+                .collect();
+            assert_eq!(wrong, [], "call, arguments, errno, expected errno");
+            std::thread::spawn(|| 7).join().unwrap()
+        });
+        assert_eq!(confined.join().unwrap(), 7);
+    }
 }

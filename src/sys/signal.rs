@@ -89,7 +89,8 @@ pub fn end_by(signal: Signal) {
     let _ = nix::sys::signal::raise(signal);
 }
 
-/// A child's dispositions: INT, HUP and USR1 are its master's business (a terminal sends them to the whole group), everything else is the default,
+/// A child's dispositions: INT, HUP, TERM and USR1 are its master's business (a terminal sends INT and HUP to the whole group, systemd TERM to
+/// the whole service: a child that died of it would cut the connections that a graceful stop lets finish); everything else is the default,
 /// nothing is blocked.
 ///
 /// # Errors
@@ -98,6 +99,7 @@ pub fn reset_in_child() -> io::Result<()> {
     for signal in [
         Signal::SIGINT,
         Signal::SIGHUP,
+        Signal::SIGTERM,
         Signal::SIGUSR1,
         Signal::SIGPIPE,
     ] {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::meter::Timing;
-use crate::policy::{Context, Interpreter, Suspended};
+use crate::policy::{Context, Interpreter, Suspended, Wake};
 use crate::session::Session;
 
 /// What is awaited of the socket.
@@ -58,6 +58,15 @@ pub(super) struct Connection {
     pub(super) closing: bool,
     /// It gets an overload answer.
     pub(super) marked: bool,
+}
+
+impl Connection {
+    /// Has its callback used up its slice of processor time, so that it waits for its next turn only?
+    pub(super) fn is_sliced(&self) -> bool {
+        self.call
+            .as_ref()
+            .is_some_and(|call| matches!(call.suspended.wake, Wake::Yielded))
+    }
 }
 
 /// The connections of an interpreter, by key: index in the low half, generation in the high half, so that an event of a connection that has

@@ -49,8 +49,8 @@ impl Loop {
                 break;
             };
             let deadline = Instant::now() + limit;
-            let until = self
-                .now_ns
+            // Both from a fresh clock: this turn may have begun long ago, and the master kills whoever is past `until`.
+            let until = clock::boottime_ns()
                 .saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
             self.enter(key, &mut connection, until);
             let progress = connection

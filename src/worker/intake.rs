@@ -1,4 +1,4 @@
-//! How connections reach the interpreters of a child: the control socket, which every interpreter polls, and the choice of who serves.
+//! How connections reach the interpreters of a child: every interpreter polls the control socket, here it is chosen who serves.
 //!
 //! With one interpreter, the default in a pool, nothing is handed on. With several, whoever reads a connection gives it to the one with
 //! the fewest, or makes another interpreter. Without a pool what nobody has room for waits in a queue.
@@ -13,35 +13,12 @@ use std::thread::JoinHandle;
 
 use super::interpreter::Loop;
 use super::ledger::Ledger;
-use super::{Treatment, order};
+use super::orders::{Handed, Shortage};
+use super::{PANICKED, Treatment, word};
 use crate::config::MilterConfig;
 use crate::policy::{Bundle, Interpreter, Limits, Lists};
-use crate::sys::process::PidFd;
+use crate::sys::process::{self, PidFd};
 use crate::sys::{control_page, pass_fd, random, socket};
-
-/// A connection on its way to an interpreter.
-#[derive(Debug)]
-pub(super) struct Handed {
-    pub(super) socket: OwnedFd,
-    pub(super) treatment: Treatment,
-}
-
-/// What the control socket brought.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// A connection.
-    Connection(Handed),
-    /// Retire.
-    Retire,
-    /// Abort.
-    Abort,
-    /// Reopen the log.
-    Reopen,
-    /// Nothing waits, or something that nobody understands.
-    Nothing,
-    /// The master is gone.
-    Gone,
-}
 
 /// One interpreter as the others see it.
 struct Room {
@@ -71,10 +48,19 @@ pub(super) struct Intake {
     retiring: AtomicBool,
     aborting: AtomicBool,
     sequence: AtomicU64,
+    pub(super) shortage: Mutex<Shortage>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Runs an interpreter on a thread. A panic there ends the child, as one of the first interpreter does: otherwise the dead interpreter
+/// would go on getting connections.
+fn or_end_the_child(run: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+        process::exit_now(PANICKED);
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these locks guard is whole at every moment: a thread that panicked leaves nothing half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -114,6 +100,7 @@ impl Intake {
             retiring: AtomicBool::new(false),
             aborting: AtomicBool::new(false),
             sequence: AtomicU64::new(0),
+            shortage: Mutex::default(),
             threads: Mutex::default(),
         })
     }
@@ -158,43 +145,65 @@ impl Intake {
         let intake = Arc::clone(self);
         let thread = std::thread::Builder::new().name(format!("pmx-lua-{index}"));
         let thread = thread.spawn(move || {
-            let made = Loop::new(Arc::clone(&intake), index);
-            let (report, running) = match made {
-                Ok(running) => (Ok(()), Some(running)),
-                Err(error) => (Err(error), None),
-            };
-            if ready.is_none()
-                && let Err(error) = &report
-            {
-                log::error!("another interpreter cannot be made: {error}");
-            }
-            if let Some(ready) = ready {
-                // Nobody listens when the child gave up meanwhile.
-                let _ = ready.send(report);
-            } else {
-                intake.publish_interpreters();
-            }
-            match running {
-                Some(mut running) => running.run(),
-                None => intake.give_back(index),
-            }
+            or_end_the_child(|| {
+                let made = Loop::new(Arc::clone(&intake), index);
+                let (report, running) = match made {
+                    Ok(running) => (Ok(()), Some(running)),
+                    Err(error) => (Err(error), None),
+                };
+                if ready.is_none()
+                    && let Err(error) = &report
+                {
+                    log::error!("another interpreter cannot be made: {error}");
+                }
+                if let Some(ready) = ready {
+                    // Nobody listens when the child gave up meanwhile.
+                    let _ = ready.send(report);
+                } else {
+                    intake.publish_interpreters();
+                }
+                match running {
+                    Some(mut running) => running.run(),
+                    None => intake.give_back(index),
+                }
+            })
         })?;
         lock(&self.threads).push(thread);
         Ok(())
     }
 
-    /// An interpreter that could not be made hands its inbox to the first one.
-    fn give_back(&self, index: usize) {
+    /// An interpreter that could not be made leaves its inbox to the others.
+    pub(super) fn give_back(&self, index: usize) {
         let mut inbox = lock(&self.rooms[index].inbox);
         inbox.open = false;
         let waiting = std::mem::take(&mut inbox.waiting);
         drop(inbox);
-        self.rooms[index].load.store(0, Ordering::Relaxed);
         for handed in waiting {
-            if self.put(0, handed).is_err() {
+            self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
+            if let Err(handed) = self.serve_anywhere(handed) {
                 log::warn!("a connection is cut: no interpreter is left to serve it");
+                self.unserved(handed.treatment);
             }
         }
+    }
+
+    /// Leaves a connection to the first interpreter that takes one.
+    fn serve_anywhere(&self, mut handed: Handed) -> Result<(), Handed> {
+        for (index, room) in self.rooms.iter().enumerate() {
+            room.load.fetch_add(1, Ordering::Relaxed);
+            match self.deliver(index, handed) {
+                Ok(()) => return Ok(()),
+                Err(back) => handed = back,
+            }
+        }
+        Err(handed)
+    }
+
+    /// A connection that was taken ends without an interpreter: its books are closed, and the master is woken as by any other end.
+    pub(super) fn unserved(&self, treatment: Treatment) {
+        self.ledger.unserved(treatment != Treatment::Policy);
+        // A full queue already wakes the master.
+        let _ = pass_fd::send(&self.control, &[word::FINISHED], None);
     }
 
     /// Waits for the other interpreters to end.
@@ -203,101 +212,93 @@ impl Intake {
             let Some(thread) = lock(&self.threads).pop() else {
                 return;
             };
-            // A thread that panicked has said so.
+            // It cannot have panicked: that ends the child.
             let _ = thread.join();
         }
     }
 
-    /// Reads one message of the master.
-    pub(super) fn receive(&self) -> Order {
-        match pass_fd::receive(&self.control) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Order::Nothing,
-            Err(error) => {
-                log::error!("the control socket: {error}");
-                Order::Gone
-            }
-            Ok(None) => Order::Gone,
-            Ok(Some(mut received)) => match (received.message, received.passed.take()) {
-                ([order::CONNECTION, treatment, tcp, ..], Some(socket)) => {
-                    if tcp == b't' {
-                        socket::no_delay(&socket);
+    /// Finds who serves a connection that interpreter `me` read. `Some`: me.
+    ///
+    /// The choice and the place taken, or the queue, are one step under the queue's lock, and so is what [`Intake::freed`] does: a connection
+    /// never goes into the queue while an interpreter that was free, or became so meanwhile, sleeps.
+    pub(super) fn place(self: &Arc<Self>, me: usize, handed: Handed) -> Option<Handed> {
+        self.ledger.took();
+        self.grow(me);
+        // Without a pool the queue shows who waits; in a pool the master has counted, and an overload answer needs no room.
+        let (chosen, handed) =
+            if self.milter.without_pool() && handed.treatment == Treatment::Policy {
+                let mut queue = lock(&self.queue);
+                let (chosen, load) = self.least_loaded(me);
+                let next = if load < self.milter.interpreter_connections {
+                    // Whoever waits already goes first.
+                    match queue.pop_front() {
+                        Some(first) => {
+                            queue.push_back(handed);
+                            first
+                        }
+                        None => handed,
                     }
-                    let treatment = Treatment::from_byte(treatment).unwrap_or(Treatment::Tempfail);
-                    Order::Connection(Handed { socket, treatment })
-                }
-                ([order::RETIRE, ..], None) => Order::Retire,
-                ([order::ABORT, ..], None) => Order::Abort,
-                ([order::REOPEN, ..], None) => Order::Reopen,
-                ([order::PROBE, ..], None) => {
-                    self.ledger.heard();
-                    Order::Nothing
-                }
-                _ => Order::Nothing,
-            },
+                } else {
+                    queue.push_back(handed);
+                    self.ledger.queued(queue.len() as u64);
+                    return None;
+                };
+                self.rooms[chosen].load.fetch_add(1, Ordering::Relaxed);
+                (chosen, next)
+            } else {
+                let (chosen, _) = self.least_loaded(me);
+                self.rooms[chosen].load.fetch_add(1, Ordering::Relaxed);
+                (chosen, handed)
+            };
+        if chosen == me {
+            return Some(handed);
+        }
+        let back = self.deliver(chosen, handed).err()?;
+        self.rooms[me].load.fetch_add(1, Ordering::Relaxed);
+        Some(back)
+    }
+
+    /// Makes another interpreter when there may be one and each has something to do.
+    fn grow(self: &Arc<Self>, me: usize) {
+        if !self.several() || self.least_loaded(me).1 == 0 {
+            return;
+        }
+        let free = self.rooms.iter().position(|room| !lock(&room.inbox).open);
+        if let Some(index) = free {
+            self.spawn_open(index);
         }
     }
 
-    /// Finds who serves a connection that interpreter `me` read. `Some`: me.
-    pub(super) fn place(self: &Arc<Self>, me: usize, handed: Handed) -> Option<Handed> {
-        let each = self.milter.interpreter_connections;
-        let here = (me, self.load(me));
-        let (mut best, mut load) = here;
-        let mut free = None;
+    /// The open interpreter with the fewest connections, `me` if there is no better one.
+    fn least_loaded(&self, me: usize) -> (usize, u32) {
+        let mut least = (me, self.load(me));
         if self.several() {
             for (index, room) in self.rooms.iter().enumerate() {
-                if !lock(&room.inbox).open {
-                    free = free.or(Some(index));
-                } else if self.load(index) < load {
-                    (best, load) = (index, self.load(index));
+                if self.load(index) < least.1 && lock(&room.inbox).open {
+                    least = (index, self.load(index));
                 }
             }
         }
-        // Without a pool the queue shows who waits; in a pool the master has counted, and an overload answer needs no room.
-        let queue = self.milter.without_pool() && handed.treatment == Treatment::Policy;
-        let mut queued = 0;
-        if let Some(index) = free
-            && load >= 1
-            && self.spawn_open(index)
-        {
-            (best, load) = (index, 0);
-        }
-        let mine = if queue && load >= each {
-            let mut waiting = lock(&self.queue);
-            waiting.push_back(handed);
-            queued = waiting.len() as u64;
-            None
-        } else if best == me {
-            Some(handed)
-        } else {
-            self.put(best, handed).err()
-        };
-        if mine.is_some() {
-            self.rooms[me].load.fetch_add(1, Ordering::Relaxed);
-        }
-        self.ledger.took(queued);
-        mine
+        least
     }
 
     /// Starts interpreter `index`; its inbox is open already, so that a connection can wait there.
-    fn spawn_open(self: &Arc<Self>, index: usize) -> bool {
+    fn spawn_open(self: &Arc<Self>, index: usize) {
         self.open(index);
-        match self.spawn(index, None) {
-            Ok(()) => true,
-            Err(error) => {
-                lock(&self.rooms[index].inbox).open = false;
-                log::warn!("another interpreter cannot be started: {error}");
-                false
-            }
+        if let Err(error) = self.spawn(index, None) {
+            lock(&self.rooms[index].inbox).open = false;
+            log::warn!("another interpreter cannot be started: {error}");
         }
     }
 
-    /// Leaves a connection to interpreter `index`; gives it back when that one has ended meanwhile.
-    fn put(&self, index: usize, handed: Handed) -> Result<(), Handed> {
+    /// Leaves a connection to interpreter `index`, whose load it is already; gives it back when that one has ended meanwhile.
+    fn deliver(&self, index: usize, handed: Handed) -> Result<(), Handed> {
         let mut inbox = lock(&self.rooms[index].inbox);
         if !inbox.open {
+            drop(inbox);
+            self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
             return Err(handed);
         }
-        self.rooms[index].load.fetch_add(1, Ordering::Relaxed);
         inbox.waiting.push(handed);
         drop(inbox);
         socket::wake(&self.rooms[index].bell);
@@ -316,17 +317,19 @@ impl Intake {
 
     /// Interpreter `index` finished a connection; the next one of the queue, if there is one, takes its place.
     pub(super) fn freed(&self, index: usize) -> Option<Handed> {
-        if self.milter.without_pool() {
-            let mut queue = lock(&self.queue);
-            if let Some(next) = queue.pop_front() {
-                let queued = queue.len() as u64;
-                drop(queue);
-                self.ledger.queued(queued);
-                return Some(next);
-            }
+        if !self.milter.without_pool() {
+            self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
+            return None;
         }
-        self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
-        None
+        let mut queue = lock(&self.queue);
+        let next = queue.pop_front();
+        if next.is_some() {
+            self.ledger.queued(queue.len() as u64);
+        } else {
+            // Under the lock: see `place`.
+            self.rooms[index].load.fetch_sub(1, Ordering::Relaxed);
+        }
+        next
     }
 
     /// Every interpreter shall finish what it has and end.
@@ -372,6 +375,11 @@ impl Intake {
 
     /// Connections that wait for an interpreter, to be cut.
     pub(super) fn drain_queue(&self) -> Vec<Handed> {
-        lock(&self.queue).drain(..).collect()
+        let mut queue = lock(&self.queue);
+        let waiting: Vec<Handed> = queue.drain(..).collect();
+        if !waiting.is_empty() {
+            self.ledger.queued(0);
+        }
+        waiting
     }
 }

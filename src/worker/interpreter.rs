@@ -14,8 +14,9 @@ use scoreboard::records::Phase;
 
 use super::Treatment;
 use super::connection::{Connection, Connections, Interest};
-use super::intake::{Handed, Intake, Order};
+use super::intake::Intake;
 use super::meter::{Meter, Timing};
+use super::orders::{Handed, Order};
 use super::output::flags;
 use super::timers::Timers;
 use crate::policy::{Fault, Interpreter};
@@ -26,6 +27,9 @@ use crate::sys::clock;
 const SCRATCH_BYTES: usize = 128 << 10;
 /// How often the time limits of connections are looked at.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
+
+/// Orders that an interpreter reads a turn when it is the only one; several read one each, so that the others get some too.
+const MOST_ORDERS: usize = 64;
 
 const CONTROL: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
@@ -138,7 +142,7 @@ impl Loop {
             self.now_ns = clock::boottime_ns();
             for event in &events[..count] {
                 match event.data() {
-                    CONTROL => self.take_order(),
+                    CONTROL => self.take_orders(),
                     BELL => {
                         for handed in self.intake.inbox(self.index) {
                             self.admit(handed);
@@ -174,18 +178,27 @@ impl Loop {
         }
     }
 
-    fn take_order(&mut self) {
-        match self.intake.receive() {
-            Order::Connection(handed) => {
-                if let Some(mine) = self.intake.place(self.index, handed) {
-                    self.admit(mine);
+    /// Reads what the master sent: all of it, for a turn may be long and the master takes back what lies unread.
+    pub(super) fn take_orders(&mut self) {
+        let most = if self.intake.several() {
+            1
+        } else {
+            MOST_ORDERS
+        };
+        for _ in 0..most {
+            match self.intake.receive() {
+                Order::Connection(handed) => {
+                    if let Some(mine) = self.intake.place(self.index, handed) {
+                        self.admit(mine);
+                    }
                 }
+                Order::Retire => self.intake.retire(),
+                Order::Abort => self.intake.abort(),
+                Order::Reopen => crate::log::reopen(),
+                Order::Done => {}
+                Order::Nothing => return,
+                Order::Gone => return self.master_died(),
             }
-            Order::Retire => self.intake.retire(),
-            Order::Abort => self.intake.abort(),
-            Order::Reopen => crate::log::reopen(),
-            Order::Nothing => {}
-            Order::Gone => self.master_died(),
         }
     }
 
@@ -199,7 +212,7 @@ impl Loop {
                         self.admit(mine);
                     }
                 }
-                Order::Retire | Order::Reopen => {}
+                Order::Retire | Order::Reopen | Order::Done => {}
                 Order::Abort => self.intake.abort(),
                 Order::Nothing | Order::Gone => break,
             }

@@ -97,10 +97,9 @@ impl Ledger {
     }
 
     /// A connection was read from the control socket.
-    pub(super) fn took(&self, queued: u64) {
+    pub(super) fn took(&self) {
         let mut board = self.lock();
         board.record.connections_taken += 1;
-        board.record.queue = queued;
         self.page.store(Word::Taken, board.record.connections_taken);
         board.publish();
     }
@@ -112,14 +111,14 @@ impl Ledger {
         self.page.store(Word::Heard, board.probes_heard);
     }
 
-    /// The queue changed.
+    /// The queue changed; the caller holds its lock, so that an older length never follows a newer one.
     pub(super) fn queued(&self, queued: u64) {
         let mut board = self.lock();
         board.record.queue = queued;
         board.publish();
     }
 
-    /// A connection is finished. The control word goes up first, so that what the master sees is never behind the board.
+    /// A connection is finished.
     pub(super) fn finished(
         &self,
         interpreter: usize,
@@ -131,6 +130,16 @@ impl Ledger {
         let mut board = self.lock();
         board.add(counted);
         board.hold(interpreter, hand, now_ns);
+        self.complete(board, marked);
+    }
+
+    /// A connection is finished that no interpreter has served.
+    pub(super) fn unserved(&self, marked: bool) {
+        self.complete(self.lock(), marked);
+    }
+
+    /// The control word goes up first, so that what the master sees is never behind the board.
+    fn complete(&self, mut board: MutexGuard<'_, Board>, marked: bool) {
         board.record.counters.connections_completed += 1;
         let processed = board.record.counters.messages_processed();
         self.page.store(Word::Messages, processed);

@@ -11,9 +11,12 @@ mod interpreter;
 mod ledger;
 mod message_log;
 mod meter;
+mod orders;
 mod output;
 mod serve;
 mod show;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod work;
 
@@ -61,8 +64,6 @@ pub mod word {
     pub const READY: u8 = b'Y';
     /// A connection is finished.
     pub const FINISHED: u8 = b'W';
-    /// The child could not start; the log says why.
-    pub const FAILED: u8 = b'F';
 }
 
 /// How a connection is to be treated.
@@ -132,25 +133,19 @@ pub struct Seed {
 
 /// Exit status of a child that could not start.
 pub const COULD_NOT_START: i32 = 3;
+/// Exit status of a child that panicked, on whichever thread: EX_SOFTWARE of sysexits(3).
+pub const PANICKED: i32 = 70;
 
 /// Runs a child to its end; the caller exits with the status.
 pub fn worker_main(seed: Seed) -> i32 {
-    let control = match seed.control.try_clone() {
-        Ok(control) => control,
-        Err(error) => {
-            log::error!("child of slot {}: {error}", seed.slot);
-            return COULD_NOT_START;
-        }
-    };
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(seed))) {
         Ok(Ok(())) => 0,
         Ok(Err(error)) => {
+            // The master learns of it by the exit status.
             log::error!("a child cannot start: {error}");
-            // The master learns it from the exit status as well.
-            let _ = pass_fd::send(&control, &[word::FAILED], None);
             COULD_NOT_START
         }
-        Err(_) => 70,
+        Err(_) => PANICKED,
     }
 }
 

@@ -43,7 +43,11 @@ impl Loop {
             return Flow::Open;
         }
         match socket::write(&connection.socket, bytes) {
-            Ok(count) if count == bytes.len() => Flow::Open,
+            Ok(count) if count == bytes.len() => {
+                // It is the MTA's turn from now on, however long the answer took.
+                connection.last = self.now;
+                Flow::Open
+            }
             Ok(count) => self.leave_unsent(key, connection, &bytes[count..]),
             Err(error)
                 if matches!(

@@ -28,6 +28,10 @@ impl Loop {
         };
         let gone = EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         if connection.call.is_some() || connection.closing {
+            if connection.closing && connection.is_sliced() {
+                // The MTA's end, which the last callbacks come after anyway, cuts none that still computes: its deadline does.
+                return self.connections.put(key, connection);
+            }
             if events.intersects(gone | EpollFlags::EPOLLRDHUP) {
                 return self.cut(key, connection);
             }
