@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod exposition;
-mod gather;
+pub(super) mod gather;
 mod history;
 mod json;
 mod long;
