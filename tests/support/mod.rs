@@ -12,6 +12,8 @@ pub mod ports;
 pub mod postfix;
 pub mod process;
 pub mod schema;
+pub mod pty;
+pub mod screen;
 pub mod sendmail;
 pub mod sink;
 pub mod smtp;

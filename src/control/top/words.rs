@@ -129,7 +129,7 @@ pub(super) fn event(board: &Snapshot, event: &Event) -> String {
     let what = match EventKind::from_word(event.kind) {
         EventKind::Start => "takes mail".to_owned(),
         EventKind::Stop => "asked to stop".to_owned(),
-        EventKind::Fork => format!("process {value}, pid {}", event.pid),
+        EventKind::Fork => format!("new process {value}, pid {}", event.pid),
         EventKind::Ready => "ready".to_owned(),
         EventKind::Retire => format!("retires: {}", RetireReason::from_word(value).name()),
         EventKind::Death => end(value),
