@@ -89,7 +89,7 @@ enum Verb {
     /// Shows milters at once, without asking them
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
-    /// Shows one milter live in the terminal: slots, rates, latencies; the key ? helps
+    /// Shows one milter live in the terminal: slots, rates, latencies; the key h helps
     #[command(after_help = "Example: pmx-milter top policy")]
     Top(TopArgs),
     /// Checks configuration and policies; every problem in one run

@@ -44,6 +44,10 @@ impl Pty {
             .arg(command.get_program())
             .args(command.get_args())
             .env("TERM", "xterm")
+            // As most users have it, whatever the tests run in.
+            .env_remove("LC_ALL")
+            .env_remove("NO_COLOR")
+            .env("LC_CTYPE", "C.UTF-8")
             .stdin(slave.try_clone().unwrap())
             .stdout(slave.try_clone().unwrap())
             .stderr(Stdio::from(slave.try_clone().unwrap()));

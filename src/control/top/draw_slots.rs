@@ -105,7 +105,7 @@ pub(super) fn keys(model: &Model, area: Rect) -> Line<'static> {
     let mut left = Vec::new();
     for (key, what) in [
         ("q", "quit"),
-        ("?", "help"),
+        ("h", "help"),
         ("/", "filter"),
         ("Tab", "milter"),
         ("Space", "pause"),

@@ -2,6 +2,8 @@
 //! minutes as a line of bars.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use scoreboard::{NotAccepting, Snapshot, Verdict, shown};
@@ -16,6 +18,8 @@ use super::words::{self, UNKNOWN};
 
 /// The last minutes reach back at least so far.
 const MINUTES_SECONDS: usize = 300;
+/// Trouble is news for so long.
+const TROUBLE: Duration = Duration::from_secs(3600);
 /// Columns beside the bars.
 const BESIDE: usize = 38;
 
@@ -86,8 +90,11 @@ pub(super) fn words(model: &Model, seen: &Seen, board: &Snapshot) -> Vec<Line<'s
         lines.push(Line::styled(words, model.appearance.state(seen.state)));
     }
     let trouble = shown(&board.global.trouble);
-    if !trouble.is_empty() {
-        let ago = words::short_or_unknown(board.age(board.global.trouble_at_ns));
+    if !trouble.is_empty()
+        && let Some(age) = board.age(board.global.trouble_at_ns)
+        && age < TROUBLE
+    {
+        let ago = words::short(age);
         let text = format!("trouble {ago} ago: {trouble}");
         lines.push(Line::styled(text, model.appearance.warning()));
     }
@@ -153,7 +160,7 @@ fn health(model: &Model, board: &Snapshot) -> Line<'static> {
         words::count(board.lost_messages()),
         words::count(counters.messages_aborted),
         words::count(board.late_answers()),
-        words::short(std::time::Duration::from_nanos(board.capacity_ns())),
+        words::short(Duration::from_nanos(board.capacity_ns())),
         words::count(global.deaths_error.saturating_add(global.deaths_signal)),
     )));
     line

@@ -61,7 +61,7 @@ pub const KEYS: &[(&str, &str)] = &[
         "filter over queue id, doing, phase, state; Enter keeps, Esc clears",
     ),
     ("Space", "pause, and go on"),
-    ("?", "this help; h too"),
+    ("h", "this help; ? too"),
 ];
 
 /// What a key means here; `None`: nothing.

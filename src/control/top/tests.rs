@@ -256,7 +256,7 @@ last deaths                             last events
    10m slot 2 SIGKILL in body 4AAA�[2J,   4.0s slot 3 retires: connections
                                            60s no room: full
                                            95m slot 3 new process 7, pid 2400
-q quit  ? help  / filter  Tab milter  Space pause                        by slot
+q quit  h help  / filter  Tab milter  Space pause                        by slot
 ",
     );
 }
@@ -290,7 +290,7 @@ last deaths                             last events
   none                                    none
 
 
-q quit  ? help  / filter  Tab milter  Space pause                        by slot
+q quit  h help  / filter  Tab milter  Space pause                        by slot
 ",
     );
     // The same in colours: late red, nearly late yellow, in time green.
@@ -355,7 +355,7 @@ last deaths                             last events
   none                                    none
 
 
-q quit  ? help  / filter  Tab milter  Space pause                        by slot
+q quit  h help  / filter  Tab milter  Space pause                        by slot
 ",
     );
 }
@@ -455,7 +455,7 @@ s│     a  order by age                                                        
  │     M  order by memory; any of these again turns the order round           │
  │     /  filter over queue id, doing, phase, state; Enter keeps, Esc clears  │
  │ Space  pause, and go on                                                    │
- │     ?  this help; h too                                                    │
+ │     h  this help; ? too                                                    │
 a│                                                                            │
 m│S: S starting, L live, B live and busy, R retiring, - empty                 │
 c│left: how long the MTA still waits; ! it runs out, - it gave up             │
@@ -465,7 +465,7 @@ l│Only the scoreboard is read: no milter notices this program.                
  └────────────────────────────────────────────────────────────────────────────┘
                                            60s no room: full
                                            95m slot 3 new process 7, pid 2400
-q quit  ? help  / filter  Tab milter  Space pause                        by slot
+q quit  h help  / filter  Tab milter  Space pause                        by slot
 ",
     );
     // Any key closes it, and means nothing else.
