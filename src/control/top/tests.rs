@@ -604,6 +604,7 @@ fn no_control_character_of_a_board_reaches_the_terminal() {
     hostile.global.crash_loop = u64::MAX;
     hostile.global.content_timeout_ns = u64::MAX;
     hostile.now_ns = u64::MAX;
+    hostile.global.trouble_at_ns = u64::MAX;
     let mut death = Death::zeroed();
     death.slot = u64::MAX;
     put_text(&mut death.queue_id, evil.as_bytes());
