@@ -621,6 +621,8 @@ fn no_control_character_of_a_board_reaches_the_terminal() {
         !text.chars().any(|c| c.is_control() && c != '\n'),
         "{text:?}"
     );
+    // Port, trouble, queue id, doing, queue id of a death: what cannot be shown is seen to be so.
+    assert_eq!(text.matches("\u{fffd}[2J").count(), 5, "{text}");
     assert!(text.contains("event 99"), "{text}");
 }
 
