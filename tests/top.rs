@@ -66,7 +66,7 @@ mod needs_setsid {
         top.wait_for("policy: running");
         top.wait_for("req 1 (peak");
         assert!(top.screen.has(&milter.master().to_string()));
-        let slot = format!("   0 B {:>7}", milter.children()[0]);
+        let slot = format!("   0 _ {:>7}", milter.children()[0]);
         assert!(top.screen.has(&slot), "{}", top.screen.text());
         assert!(top.is_raw() && top.screen.alternate && top.screen.hidden_cursor);
         drop(session);

@@ -11,7 +11,7 @@ use super::model::Model;
 
 /// What the table does not explain itself.
 const LEGEND: &[&str] = &[
-    "S: S starting, L live, B live and busy, R retiring, - empty",
+    "S: _ idle, S starting, G retiring, . empty; else the phase's initial",
     "left: how long the MTA still waits; ! it runs out, - it gave up",
     "req: connections in progress; * the child is retiring",
     "at most: 50, 90, 99 of 100 took no longer, since the start",

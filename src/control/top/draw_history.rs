@@ -17,9 +17,10 @@ pub(super) fn draw(model: &Model, seen: &Seen, board: &Snapshot, area: Rect, buf
     let Some(fit) = area.height.checked_sub(1) else {
         return;
     };
-    let column = area.width / 2;
-    let half = usize::from(column);
-    let heading = format!("{:<half$}{}", "last deaths", "last events");
+    // Deaths have more to tell.
+    let column = area.width.div_ceil(16) * 9;
+    let left = usize::from(column);
+    let heading = format!("{:<left$}{}", "last deaths", "last events");
     let heading = filled(&heading, model.appearance.heading(), area.width);
     buffer.set_line(area.x, area.y, &heading, area.width);
     // Stamps of another boot say nothing about how long ago.
@@ -45,13 +46,17 @@ pub(super) fn draw(model: &Model, seen: &Seen, board: &Snapshot, area: Rect, buf
             Line::styled(words::event(board, event), style)
         })
         .collect();
-    for (lines, x) in [(deaths, area.x), (events, area.x + column)] {
+    let right = area.width.saturating_sub(column);
+    for (lines, x, width) in [
+        (deaths, area.x, column.saturating_sub(1)),
+        (events, area.x + column, right),
+    ] {
         if lines.is_empty() {
             let none = Line::styled("  none", model.appearance.quiet());
-            buffer.set_line(x, area.y + 1, &none, column.saturating_sub(1));
+            buffer.set_line(x, area.y + 1, &none, width);
         }
         for (line, y) in lines.iter().take(usize::from(fit)).zip(area.y + 1..) {
-            buffer.set_line(x, y, line, column.saturating_sub(1));
+            buffer.set_line(x, y, line, width);
         }
     }
 }

@@ -7,6 +7,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
+use scoreboard::SlotState;
 
 use super::draw::{both_ends, filled};
 use super::keys::Mode;
@@ -49,11 +50,15 @@ pub(super) fn draw(model: &Model, rows: &[Row], area: Rect, buffer: &mut Buffer)
 
 fn line(model: &Model, row: &Row, queue_id: usize) -> Line<'static> {
     let looks = model.appearance;
-    let star = if row.letter() == 'R' { "*" } else { "" };
+    let star = if row.state == SlotState::Retiring {
+        "*"
+    } else {
+        ""
+    };
     let text = format!(
         "{:>4} {} {:>7} {:>6} {:>6} {:>5} {:>7} {:<7} {:>6} ",
         row.slot,
-        row.letter(),
+        row.letter,
         row.pid.map_or_else(|| UNKNOWN.to_owned(), words::count),
         words::short_or_unknown(row.age),
         row.rss_bytes.map_or_else(|| UNKNOWN.to_owned(), words::mib),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use scoreboard::{Phase, Slot, SlotState, Snapshot, shown};
 
+use crate::control::status::work::letter;
+
 /// Near its end: less than this part of the deadline is left.
 const NEAR: f64 = 0.2;
 
@@ -59,6 +61,8 @@ impl Left {
 pub(super) struct Row {
     pub(super) slot: u32,
     pub(super) state: SlotState,
+    /// The state in one letter, as in `status --long`.
+    pub(super) letter: char,
     pub(super) pid: Option<u64>,
     pub(super) age: Option<Duration>,
     pub(super) rss_bytes: Option<u64>,
@@ -88,6 +92,7 @@ impl Row {
         Row {
             slot: slot.index,
             state: slot.state(),
+            letter: letter(slot),
             pid: (occupied && slot.master.pid != 0).then_some(slot.master.pid),
             age: age(slot.master.forked_at_ns),
             rss_bytes: Some(slot.master.rss_bytes).filter(|bytes| occupied && *bytes > 0),
@@ -99,18 +104,6 @@ impl Row {
             left,
             queue_id: text(child.map(|child| &child.queue_id[..])),
             doing: text(child.map(|child| &child.doing[..])),
-        }
-    }
-
-    /// One letter, as in the manual.
-    pub(super) fn letter(&self) -> char {
-        match self.state {
-            SlotState::Starting => 'S',
-            SlotState::Live if self.requests > 0 => 'B',
-            SlotState::Live => 'L',
-            SlotState::Retiring => 'R',
-            SlotState::Free | SlotState::Empty => '-',
-            SlotState::Unknown(_) => '?',
         }
     }
 

@@ -241,10 +241,10 @@ per second     4.0    20.0    20.0     0.0      0.0     0.0        0.0     0.0
 total         5000    4868    4812      30       20       3          2       1
 msg/s                            ▄▄▄▄▄▄▆███████  last 5m36s, most 20.0/s
 slot S     pid    age    rss   req     msg phase    since   left queue id doing
-   0 B    2346   2h5m   40.0     1    4056 rcpt      0.2s   9.8s 4ABC from a@exa
-   1 L    2347   115m   39.0     0     800 idle       90s      -
-   2 -       -      -      -     0       0 -            -      -
-   3 R    2400    95m   37.0    2*      12 eom       1.5s     4m 4DEF 12 KiB
+   0 R    2346   2h5m   40.0     1    4056 rcpt      0.2s   9.8s 4ABC from a@exa
+   1 _    2347   115m   39.0     0     800 idle       90s      -
+   2 .       -      -      -     0       0 -            -      -
+   3 G    2400    95m   37.0    2*      12 eom       1.5s     4m 4DEF 12 KiB
 
 
 at most    p50    p90    p99            at most    p50    p90    p99
@@ -252,10 +252,10 @@ message  1.0ms  1.0ms   16ms ██░░       data         -      -      -
 connect      -      -      -            header       -      -      -
 mail         -      -      -            body         -      -      -
 rcpt         -      -      -            eom      256us  256us  256us ██
-last deaths                             last events
-   10m slot 2 SIGKILL in body 4AAA�[2J,   4.0s slot 3 retires: connections
-                                           60s no room: full
-                                           95m slot 3 new process 7, pid 2400
+last deaths                                  last events
+   10m slot 2 signal 9 (KILL) in body 4AAA�[   4.0s slot 3 retires: connections
+                                                60s no room: full
+                                                95m slot 3 new process 7, pid 24
 q quit  h help  / filter  Tab milter  Space pause                        by slot
 ",
     );
@@ -275,9 +275,9 @@ per second       -       -       -       -        -       -          -       -
 total         5000      15      15       0        0       0          0       0
 msg/s the board has no seconds to remember yet
 slot S     pid    age    rss   req     msg phase    since   left queue id doing
-   0 B      11   2h5m   40.0     3       5 rcpt       12s -2.5s! QLATE to slow@e
-   1 B      12   115m   39.0     1       5 mail      8.5s  1.5s! QNEAR
-   2 B      13   105m   38.0     1       5 eom       8.5s     4m QFINE
+   0 R      11   2h5m   40.0     3       5 rcpt       12s -2.5s! QLATE to slow@e
+   1 M      12   115m   39.0     1       5 mail      8.5s  1.5s! QNEAR
+   2 E      13   105m   38.0     1       5 eom       8.5s     4m QFINE
 
 
 
@@ -286,8 +286,8 @@ message      -      -      -            data         -      -      -
 connect      -      -      -            header       -      -      -
 mail         -      -      -            body         -      -      -
 rcpt         -      -      -            eom          -      -      -
-last deaths                             last events
-  none                                    none
+last deaths                                  last events
+  none                                         none
 
 
 q quit  h help  / filter  Tab milter  Space pause                        by slot
@@ -341,9 +341,9 @@ per second       -       -       -       -        -       -          -       -
 total         5000      15      15       0        0       0          0       0
 msg/s the board has no seconds to remember yet
 slot S     pid    age    rss   req     msg phase    since   left queue id doing
-   0 B      11      -   40.0     3       5 rcpt         -      - QLATE to slow@e
-   1 B      12      -   39.0     1       5 mail         -      - QNEAR
-   2 B      13      -   38.0     1       5 eom          -      - QFINE
+   0 R      11      -   40.0     3       5 rcpt         -      - QLATE to slow@e
+   1 M      12      -   39.0     1       5 mail         -      - QNEAR
+   2 E      13      -   38.0     1       5 eom          -      - QFINE
 
 
 at most    p50    p90    p99            at most    p50    p90    p99
@@ -351,8 +351,8 @@ message      -      -      -            data         -      -      -
 connect      -      -      -            header       -      -      -
 mail         -      -      -            body         -      -      -
 rcpt         -      -      -            eom          -      -      -
-last deaths                             last events
-  none                                    none
+last deaths                                  last events
+  none                                         none
 
 
 q quit  h help  / filter  Tab milter  Space pause                        by slot
@@ -405,7 +405,7 @@ fn the_filter_shows_what_matches_and_says_how_much_that_is() {
         line.ends_with("1 of 4 slots  Enter keeps, Esc clears"),
         "{line}"
     );
-    assert!(line_with(&model, "4DEF").starts_with("   3 R    2400"));
+    assert!(line_with(&model, "4DEF").starts_with("   3 G    2400"));
     assert!(
         !screen(&model, 80, 24)
             .iter()
@@ -415,10 +415,10 @@ fn the_filter_shows_what_matches_and_says_how_much_that_is() {
     assert!(line_with(&model, "q quit").ends_with("/4def (1 of 4)"));
     // By what it is doing, by phase, by state.
     for (filter, row) in [
-        ("A@EXAMPLE", "   0 B"),
-        ("idle", "   1 L"),
-        ("empty", "   2 -"),
-        ("retir", "   3 R"),
+        ("A@EXAMPLE", "   0 R"),
+        ("idle", "   1 _"),
+        ("empty", "   2 ."),
+        ("retir", "   3 G"),
     ] {
         press(&mut model, "/\x1b/");
         press(&mut model, filter);
@@ -457,14 +457,14 @@ s│     a  order by age                                                        
  │ Space  pause, and go on                                                    │
  │     h  this help; ? too                                                    │
 a│                                                                            │
-m│S: S starting, L live, B live and busy, R retiring, - empty                 │
+m│S: _ idle, S starting, G retiring, . empty; else the phase's initial        │
 c│left: how long the MTA still waits; ! it runs out, - it gave up             │
 m│req: connections in progress; * the child is retiring                       │
 r│at most: 50, 90, 99 of 100 took no longer, since the start                  │
 l│Only the scoreboard is read: no milter notices this program.                │
  └────────────────────────────────────────────────────────────────────────────┘
-                                           60s no room: full
-                                           95m slot 3 new process 7, pid 2400
+                                                60s no room: full
+                                                95m slot 3 new process 7, pid 24
 q quit  h help  / filter  Tab milter  Space pause                        by slot
 ",
     );
@@ -504,7 +504,7 @@ fn a_low_terminal_keeps_the_slots_and_a_large_one_shows_more_of_everything() {
     let model = showing(running());
     let low = screen(&model, 60, 11);
     assert!(
-        low[7].starts_with("slot S") && low[8].starts_with("   0 B"),
+        low[7].starts_with("slot S") && low[8].starts_with("   0 R"),
         "{low:?}"
     );
     assert!(low[10].starts_with("q quit"), "{low:?}");

@@ -4,10 +4,9 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use scoreboard::{
-    Death, Event, EventKind, NotAccepting, Phase, RetireReason, Snapshot, decode_end, shown,
-};
+use scoreboard::{Death, Event, EventKind, NotAccepting, Phase, RetireReason, Snapshot, shown};
+
+use crate::control::status::words::ended;
 
 /// What is not known.
 pub(super) const UNKNOWN: &str = "-";
@@ -77,26 +76,13 @@ pub(super) fn mib(bytes: u64) -> String {
     }
 }
 
-/// How a process ended.
-fn end(word: u64) -> String {
-    match decode_end(word) {
-        (Some(0), _) => "ended well".to_owned(),
-        (Some(status), _) => format!("exit status {status}"),
-        (None, Some(number)) => Signal::try_from(i32::from(number)).map_or_else(
-            |_| format!("signal {number}"),
-            |signal| signal.as_str().to_owned(),
-        ),
-        (None, None) => "ended somehow".to_owned(),
-    }
-}
-
 /// A line about a death: how long ago, which slot, how, at what.
 pub(super) fn death(board: &Snapshot, death: &Death) -> String {
     let mut line = format!(
         "{:>6} slot {} {}",
         short_or_unknown(board.age(death.at_ns)),
         death.slot,
-        end(death.end)
+        ended(death.end)
     );
     match Phase::from_word(death.phase) {
         Phase::Idle => {}
@@ -132,7 +118,7 @@ pub(super) fn event(board: &Snapshot, event: &Event) -> String {
         EventKind::Fork => format!("new process {value}, pid {}", event.pid),
         EventKind::Ready => "ready".to_owned(),
         EventKind::Retire => format!("retires: {}", RetireReason::from_word(value).name()),
-        EventKind::Death => end(value),
+        EventKind::Death => ended(value),
         EventKind::Full => format!("no room: {}", NotAccepting::from_word(value).name()),
         EventKind::Room => format!("room again after {}", lasted()),
         EventKind::Backoff => format!("no fork for {}", lasted()),
@@ -184,15 +170,5 @@ mod tests {
             assert_eq!(latency(ns), text);
         }
         assert_eq!(mib(46_137_344), "44.0");
-    }
-
-    #[test]
-    fn an_end_is_told_by_its_name() {
-        use scoreboard::encode_end;
-        assert_eq!(end(encode_end(None, Some(9))), "SIGKILL");
-        assert_eq!(end(encode_end(None, Some(200))), "signal 200");
-        assert_eq!(end(encode_end(Some(3), None)), "exit status 3");
-        assert_eq!(end(encode_end(Some(0), None)), "ended well");
-        assert_eq!(end(u64::MAX), "ended somehow");
     }
 }
