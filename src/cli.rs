@@ -16,7 +16,7 @@ use crate::control::status::{self, Format, PerSlot, Show, Syntax, Threshold, Thr
 use crate::control::try_policy::Options;
 use crate::control::{
     self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, help, restart, run,
-    start, stop,
+    start, stop, top,
 };
 
 /// Starts, stops, restarts and shows the mail filters (milters) of Postfix and Sendmail
@@ -89,6 +89,9 @@ enum Verb {
     /// Shows milters at once, without asking them
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
+    /// Shows one milter live in the terminal: slots, rates, latencies; the key h helps
+    #[command(after_help = "Example: pmx-milter top policy")]
+    Top(TopArgs),
     /// Checks configuration and policies; every problem in one run
     #[command(after_help = "Example: pmx-milter -c ./pmx.conf check")]
     Check(CheckArgs),
@@ -213,6 +216,19 @@ enum FormatArg {
 }
 
 #[derive(Args, Debug)]
+struct TopArgs {
+    /// Milters, one shown at a time; without names every running and every enabled one
+    #[arg(value_name = "MILTER")]
+    milters: Vec<MilterName>,
+    /// Between two looks
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
+    interval: Duration,
+    /// Prints one picture as plain text, of the size that COLUMNS and LINES tell
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Args, Debug)]
 struct CheckArgs {
     /// Prints the effective configuration, defaults filled in, as TOML
     #[arg(long)]
@@ -289,6 +305,11 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
         Verb::Stop(args) => code(stop::stop(&place, &args.milters, signal)),
         Verb::Restart(args) => code(restart::restart(&place, &args.milters, launch)),
         Verb::Status(args) => show(&place, args),
+        Verb::Top(TopArgs {
+            milters,
+            interval,
+            once,
+        }) => code(top::top(&place, &milters, top::Options { interval, once })),
         Verb::Check(args) => code(check::check(&place, args.dump)),
         Verb::Try(args) => {
             let (policy, options) = args.into();

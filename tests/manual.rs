@@ -6,7 +6,7 @@ use std::process::Command;
 
 use pmx_milter::cli;
 use pmx_milter::control::status::{Metric, State, family_names};
-use pmx_milter::control::{Exit, STOP_SIGNALS, StatusExit, help};
+use pmx_milter::control::{Exit, STOP_SIGNALS, StatusExit, help, top};
 
 /// Pages in the order of [`cli::commands`].
 const PAGES: [&str; 2] = [help::PMX_MILTER, help::PMX_INIT];
@@ -138,6 +138,16 @@ fn every_family_and_every_metric_of_thresholds_is_on_the_page_and_nothing_else()
     assert_eq!(items("METRICS"), family_names().collect::<Vec<String>>());
     let metrics: Vec<&str> = Metric::ALL.iter().map(|metric| metric.name()).collect();
     assert_eq!(items("NAGIOS"), metrics);
+}
+
+#[test]
+fn every_key_of_top_is_on_the_page_and_every_key_on_the_page_exists() {
+    let items: Vec<&str> = section(help::PMX_MILTER, "TOP")
+        .into_iter()
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .collect();
+    let keys: Vec<&str> = top::KEYS.iter().map(|(key, _)| *key).collect();
+    assert_eq!(items, keys);
 }
 
 #[test]

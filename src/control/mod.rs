@@ -22,6 +22,7 @@ pub mod status;
 pub mod stop;
 mod stop_signal;
 mod terminal;
+pub mod top;
 pub mod try_policy;
 mod try_verb;
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::command::{Outcome, Running, run, spawn};
 use super::mta::{Address, Mta};
 use super::ports::free_port;
+use super::pty::Pty;
 use super::{SOON, is_root, process, wait_until};
 
 /// The program.
@@ -134,6 +135,11 @@ impl Milter {
             .env_remove("NOTIFY_SOCKET")
             .current_dir("/");
         command
+    }
+
+    /// The same in a terminal of its own.
+    pub fn pmx_in_terminal(&self, arguments: &[&str], columns: u16, rows: u16) -> Pty {
+        Pty::start(&self.command(arguments), columns, rows)
     }
 
     /// Runs `pmx-milter -c pmx.conf ARGUMENTS`.

@@ -182,7 +182,7 @@ fn starting(name: &MilterName, pid: Pid) -> View {
     view
 }
 
-fn of_board(name: &MilterName, board: Snapshot) -> View {
+pub(in crate::control) fn of_board(name: &MilterName, board: Snapshot) -> View {
     let verdict = board.verdict();
     let mut kernel_says = Kernel::default();
     let mut suspended = false;

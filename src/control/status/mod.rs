@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod exposition;
-mod gather;
+pub(super) mod gather;
 mod history;
 mod json;
 mod long;
@@ -13,8 +13,8 @@ pub mod range;
 mod tests;
 mod text;
 mod view;
-mod words;
-mod work;
+pub(super) mod words;
+pub(super) mod work;
 
 pub use exposition::{PerSlot, Syntax, family_names};
 pub use metric::Metric;

@@ -88,15 +88,15 @@ impl State {
 
 /// One milter.
 #[derive(Debug)]
-pub(super) struct View {
-    pub(super) name: MilterName,
-    pub(super) state: State,
+pub(in crate::control) struct View {
+    pub(in crate::control) name: MilterName,
+    pub(in crate::control) state: State,
     /// Of the master; of a dead one as long as its board is there.
-    pub(super) pid: Option<u64>,
-    pub(super) kernel: Kernel,
+    pub(in crate::control) pid: Option<u64>,
+    pub(in crate::control) kernel: Kernel,
     /// Processes without a master that still finish connections.
-    pub(super) orphans: u64,
-    pub(super) board: Option<Snapshot>,
+    pub(in crate::control) orphans: u64,
+    pub(in crate::control) board: Option<Snapshot>,
     /// What the board remembers, when that was asked for.
     pub(super) history: Option<History>,
     /// Why the board cannot be read.
@@ -105,7 +105,7 @@ pub(super) struct View {
 
 /// What the kernel says of the master.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Kernel {
+pub(in crate::control) struct Kernel {
     pub(super) vsz_bytes: Option<u64>,
     pub(super) threads: Option<u64>,
     pub(super) procs: Option<u64>,
@@ -160,7 +160,7 @@ impl View {
     }
 
     /// Age of the master's last sign of life.
-    pub(super) fn heartbeat_age(&self) -> Option<Duration> {
+    pub(in crate::control) fn heartbeat_age(&self) -> Option<Duration> {
         let board = self.board.as_ref()?;
         if self.state != State::Stale {
             return Some(board.heartbeat_age());

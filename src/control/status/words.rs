@@ -94,7 +94,7 @@ pub(super) fn signal(number: u64) -> String {
 }
 
 /// How a process ended: `exit 3`, `signal 9 (KILL)`.
-pub(super) fn ended(end: u64) -> String {
+pub(in crate::control) fn ended(end: u64) -> String {
     match decode_end(end) {
         (Some(status), _) => format!("exit {status}"),
         (None, Some(number)) => signal(u64::from(number)),

@@ -75,7 +75,7 @@ pub(super) fn deadline(view: &View, board: &Snapshot, slot: &Slot) -> Option<Dea
 }
 
 /// The state of a slot in one letter.
-pub(super) fn letter(slot: &Slot) -> char {
+pub(in crate::control) fn letter(slot: &Slot) -> char {
     match slot.state() {
         SlotState::Free | SlotState::Empty => '.',
         SlotState::Starting => 'S',
