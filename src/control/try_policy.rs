@@ -494,7 +494,10 @@ mod tests {
             "function policy.connect(ctx) return ctx:reply('554', nil, '100% no') end",
             MESSAGE,
         );
-        assert_eq!(out, "connect: 554 100% no\nclient: refused: 554 100% no\n");
+        assert_eq!(
+            out,
+            "connect: 554 5.7.1 100% no\nclient: refused: 554 5.7.1 100% no\n"
+        );
         assert_eq!(status, 0);
     }
 }

@@ -57,6 +57,21 @@ pub(super) struct Said {
     pub(super) ready: bool,
 }
 
+/// What a child left unread.
+#[derive(Debug, Default)]
+pub(super) struct TakenBack {
+    pub(super) connections: Vec<(OwnedFd, Treatment)>,
+    /// Connections that were cut for want of a descriptor.
+    pub(super) vanished: u64,
+}
+
+impl TakenBack {
+    /// Connections that the child no longer has.
+    pub(super) fn count(&self) -> u64 {
+        self.connections.len() as u64 + self.vanished
+    }
+}
+
 /// Ends and page of a child to be.
 pub(super) struct Ends {
     pub(super) control: OwnedFd,
@@ -286,10 +301,10 @@ impl Child {
     }
 
     /// Takes back what it has not read. What is no connection is dropped: it was for this child.
-    pub(super) fn take_back(&mut self, most: usize) -> Vec<(OwnedFd, Treatment)> {
-        let mut back = Vec::new();
+    pub(super) fn take_back(&mut self, most: usize) -> TakenBack {
+        let mut back = TakenBack::default();
         let mut orders = Vec::new();
-        while back.len() < most {
+        while back.connections.len() < most {
             let Ok(Some(mut received)) = pass_fd::receive(&self.far_end) else {
                 break;
             };
@@ -299,7 +314,14 @@ impl Child {
                     if treatment != Treatment::Policy {
                         self.marked_returned += 1;
                     }
-                    back.push((socket, treatment));
+                    back.connections.push((socket, treatment));
+                }
+                // We had no descriptor left for it: the kernel has closed it.
+                ([order::CONNECTION, treatment, ..], None) => {
+                    if Treatment::from_byte(treatment) != Some(Treatment::Policy) {
+                        self.marked_returned += 1;
+                    }
+                    back.vanished += 1;
                 }
                 // The caller sends another one.
                 ([order::PROBE, ..], None) => {}

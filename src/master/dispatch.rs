@@ -278,11 +278,12 @@ impl Master {
                 }
                 let back = child.take_back(MOST_A_TURN);
                 child.probe();
-                if !back.is_empty() {
-                    self.books.slots[slot].returned += back.len() as u64;
+                if back.count() > 0 {
+                    self.books.slots[slot].returned += back.count();
+                    self.books.global.rejected += back.vanished;
                     self.books
                         .publish_slot(u32::try_from(slot).unwrap_or(u32::MAX));
-                    self.in_hand.extend(back);
+                    self.in_hand.extend(back.connections);
                 }
             }
         }

@@ -302,10 +302,10 @@ impl Master {
         let now = Instant::now();
         child.refresh(&self.books.slots[slot as usize], now);
         // What it never picked up is handed on; with what is left in progress it died.
-        for connection in child.take_back(usize::MAX) {
-            self.books.slots[slot as usize].returned += 1;
-            self.in_hand.push_back(connection);
-        }
+        let back = child.take_back(usize::MAX);
+        self.books.slots[slot as usize].returned += back.count();
+        self.books.global.rejected += back.vanished;
+        self.in_hand.extend(back.connections);
         child.refresh(&self.books.slots[slot as usize], now);
         let stopping = !matches!(self.phase, Phase::Starting(_) | Phase::Running);
         let killed_by_us = child.killed && stopping;
