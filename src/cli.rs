@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod plugin;
+mod quick;
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -291,6 +293,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// The program `pmx-milter`; `main` hands over the entry of masters.
 pub fn pmx_milter(master: MasterMain) -> ExitCode {
+    control::get_ready();
+    let given: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(quick) = quick::status(&given) {
+        let place = Place::new(quick.config.as_deref(), None);
+        let show = Show::new(Format::Text);
+        return ExitCode::from(status::status(&place, &quick.milters, &show));
+    }
     let (PmxMilter { place, verb }, signal) = match arguments("pmx-milter") {
         Ok(both) => both,
         Err(exit) => return exit,

@@ -107,7 +107,7 @@ pub(crate) fn collect<S: Source>(
 }
 
 /// Slots to read: those that the master ever used, as far as the file has room for them.
-fn used_slots(global: &GlobalRecord, geometry: &Geometry) -> u32 {
+pub(crate) fn used_slots(global: &GlobalRecord, geometry: &Geometry) -> u32 {
     u32::try_from(global.slots_high_water)
         .unwrap_or(u32::MAX)
         .min(geometry.slots())

@@ -386,6 +386,11 @@ impl Geometry {
         self.start(slot, self.child_off, self.child_stride)
     }
 
+    /// Bytes from one master's record to the next.
+    pub fn master_stride(&self) -> usize {
+        self.master_stride
+    }
+
     /// Bytes of a child's page.
     pub fn child_stride(&self) -> usize {
         self.child_stride

@@ -15,12 +15,13 @@ use std::path::{Path, PathBuf};
 use bytemuck::Zeroable;
 use nix::libc;
 
-use crate::collect::{Collected, Detail, collect};
+use crate::collect::{Collected, Detail, collect, used_slots};
 use crate::history::History;
-use crate::latch::{Sound, Source, Span};
-use crate::layout::{ENDIAN, Geometry, Header, MAGIC, MAJOR, READY};
+use crate::latch::{self, Sound, Source, Span, TRIES};
+use crate::layout::{ENDIAN, GLOBAL, Geometry, Header, MAGIC, MAJOR, READY};
 use crate::liveness::{self, Liveness};
 use crate::map::ReadMap;
+use crate::records::GlobalRecord;
 use crate::ring;
 use crate::snapshot::Snapshot;
 
@@ -258,6 +259,31 @@ impl MapReader {
         let history: Result<History, Infallible> = history(&self.map, &self.reader.geometry);
         let Ok(history) = history;
         history
+    }
+
+    /// How many slots a snapshot would have now.
+    pub fn slots(&self) -> u32 {
+        let mut global = GlobalRecord::zeroed();
+        let words = bytemuck::cast_slice_mut(std::slice::from_mut(&mut global));
+        let Ok(_) = latch::read::<Sound, _>(&self.map, &GLOBAL, words, TRIES);
+        used_slots(&global, &self.reader.geometry)
+    }
+
+    /// Has the kernel map what a snapshot reads at once instead of page by page: for a program that looks only once.
+    pub fn make_ready(&self) {
+        let geometry = &self.reader.geometry;
+        let slots = self.slots() as usize;
+        for (start, stride) in [
+            (
+                geometry.master(0).map(|place| place.version * 8),
+                geometry.master_stride(),
+            ),
+            (geometry.child_page(0), geometry.child_stride()),
+        ] {
+            if let Some(start) = start {
+                self.map.make_ready(start, slots * stride);
+            }
+        }
     }
 
     /// Where the map lies in memory: for a handler of SIGBUS, which comes when the file is cut short.

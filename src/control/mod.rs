@@ -26,6 +26,8 @@ pub mod top;
 pub mod try_policy;
 mod try_verb;
 
+use crate::sys::memory;
+
 pub use exit::{Exit, StatusExit};
 pub use launch::{AsRoot, Launch, MasterMain};
 pub use place::Place;
@@ -33,3 +35,11 @@ pub use stop_signal::{
     KNOWN as STOP_SIGNALS, StopSignal, StopSignalError, take as take_signal, verb_index,
 };
 pub use try_verb::try_policy;
+
+/// What a short verb takes of the heap.
+const HEAP_BYTES: usize = 192 << 10;
+
+/// Before anything else: the heap at once instead of page by page.
+pub fn get_ready() {
+    memory::make_ready(HEAP_BYTES);
+}

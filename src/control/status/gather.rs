@@ -11,9 +11,12 @@ use crate::config::MilterName;
 use crate::control::place::{Found, each_once, not_configured};
 use crate::control::terminal::complain;
 use crate::run_dir::{self, Paths};
-use crate::sys::{bus_guard, lock, process};
+use crate::sys::{bus_guard, lock, memory, process};
 
 use super::view::{Kernel, State, View, Views};
+
+/// What a slot takes of the heap: its records, and its line.
+const SLOT_BYTES: usize = 2048;
 
 /// What is read of a board beside its records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +132,8 @@ fn read(paths: &Paths, want: Want) -> Result<(Snapshot, Option<History>), ReadEr
     let path = paths.board();
     let reader = MapReader::open(&path)?;
     let look = || {
+        reader.make_ready();
+        memory::make_ready(reader.slots() as usize * SLOT_BYTES);
         let board = if want.histograms {
             reader.detailed()
         } else {

@@ -60,6 +60,16 @@ pub struct Show {
 }
 
 impl Show {
+    /// A format without anything beside it.
+    pub fn new(format: Format) -> Show {
+        Show {
+            format,
+            long: false,
+            history: false,
+            watch: None,
+        }
+    }
+
     fn want(&self) -> Want {
         Want {
             histograms: self.long || matches!(self.format, Format::Json | Format::Exposition(..)),

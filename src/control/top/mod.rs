@@ -1,6 +1,6 @@
 //! `top`: a live view of milters in the terminal. It reads boards, as `status` does: nothing that it does is noticed by a milter.
 //!
-//! [`watch`] looks, [`model`] keeps and decides, [`draw`] makes a picture of it, [`terminal`] shows it; only the first and the last touch
+//! `watch` looks, `model` keeps and decides, `draw` makes a picture of it, `terminal` shows it; only the first and the last touch
 //! anything outside.
 #![forbid(unsafe_code)]
 
