@@ -197,7 +197,7 @@ fn what_a_start_would_refuse_is_said_by_check_and_by_restart_which_leaves_the_mi
     ];
     let ports = [
         (in_use.as_str(), 1, "in use"),
-        ("inet:3366@no-such-host.invalid", 1, "host"),
+        ("inet:3366@::1", 1, "no address of that family"),
         ("inet:3366@192.0.2.1", 1, "no such address"),
         (&*format!("unix:{}", socket.display()), 1, "no socket"),
         (

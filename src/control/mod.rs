@@ -25,6 +25,7 @@ mod terminal;
 pub mod top;
 pub mod try_policy;
 mod try_verb;
+mod waiting;
 
 use crate::sys::memory;
 

@@ -491,12 +491,12 @@ mod tests {
     #[test]
     fn a_refused_client_ends_the_dialogue() {
         let (out, status) = tried(
-            "function policy.connect(ctx) return ctx:reply('554', nil, '100% no') end",
+            "function policy.connect(ctx) return ctx:reply('554', nil, 'no, 100%') end",
             MESSAGE,
         );
         assert_eq!(
             out,
-            "connect: 554 5.7.1 100% no\nclient: refused: 554 5.7.1 100% no\n"
+            "connect: 554 no, 100%\nclient: refused: 554 no, 100%\n"
         );
         assert_eq!(status, 0);
     }
