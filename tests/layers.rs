@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["session", "policy", "config", "log", "run_dir", "sys"],
     ),
     ("session", &["policy", "milter"]),
-    ("client", &["milter", "config"]),
+    ("client", &["milter", "config", "sys"]),
     ("checker", &["policy", "sys"]),
     ("policy", &["milter", "config", "sys"]),
     ("log", &["config", "run_dir", "sys"]),

@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::Client;
 use crate::config::Port;
+use crate::sys::names;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -28,7 +29,8 @@ impl Stream {
         match port {
             Port::Inet { port, host } | Port::Inet6 { port, host } => {
                 let mut last = io::Error::from(io::ErrorKind::NotFound);
-                for address in (host.as_str(), *port).to_socket_addrs()? {
+                for address in names::host(host)? {
+                    let address = SocketAddr::new(address, *port);
                     match TcpStream::connect_timeout(&address, limit) {
                         Ok(stream) => {
                             stream.set_nodelay(true)?;

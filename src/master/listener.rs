@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use nix::sys::socket::{
 use nix::unistd::{AccessFlags, Gid, Uid};
 
 use crate::config::Port;
+use crate::sys::names;
 use crate::sys::process;
 use crate::sys::socket::somebody_listens;
 use crate::sys::user::effective_uid;
@@ -178,10 +179,11 @@ fn bind_tcp(
     family: AddressFamily,
 ) -> Result<Listener, ListenError> {
     let wanted_v4 = family == AddressFamily::Inet;
-    let address = match (host, number).to_socket_addrs() {
-        Ok(mut addresses) => addresses.find(|address| address.is_ipv4() == wanted_v4),
+    let address = match names::host(host) {
+        Ok(addresses) => addresses.into_iter().find(|it| it.is_ipv4() == wanted_v4),
         Err(error) => return Err(ListenError::Host(port.clone(), error.to_string())),
     };
+    let address = address.map(|address| SocketAddr::new(address, number));
     let Some(address) = address else {
         return Err(ListenError::Host(port.clone(), "only others".to_owned()));
     };

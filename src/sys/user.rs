@@ -1,9 +1,10 @@
 //! Who we are, and how a process becomes the unprivileged user for good.
 
-use std::ffi::CString;
 use std::io;
 
-use nix::unistd::{self, Gid, Group, Uid, User};
+use nix::unistd::{self, Gid, Uid};
+
+use super::names;
 
 /// An account, looked up once before any fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +26,6 @@ pub enum AccountError {
     Unknown(String),
     /// It is root: policies never run as root.
     Root(String),
-    /// The look-up failed.
-    Lookup(String, io::Error),
 }
 
 impl std::fmt::Display for AccountError {
@@ -42,9 +41,6 @@ impl std::fmt::Display for AccountError {
                     "user \"{name}\" is root, and a policy never runs as root; set user = \"...\" in pmx.conf"
                 )
             }
-            AccountError::Lookup(name, error) => {
-                write!(f, "cannot look up user \"{name}\": {error}")
-            }
         }
     }
 }
@@ -56,39 +52,26 @@ impl std::error::Error for AccountError {}
 /// # Errors
 /// When there is no such user, or it is root.
 pub fn account(name: &str) -> Result<Account, AccountError> {
-    match User::from_name(name) {
-        Err(error) => Err(AccountError::Lookup(name.to_owned(), error.into())),
-        Ok(None) => Err(AccountError::Unknown(name.to_owned())),
-        Ok(Some(user)) if user.uid.is_root() => Err(AccountError::Root(name.to_owned())),
-        Ok(Some(user)) => {
-            let groups = CString::new(user.name.as_str())
-                .map_err(io::Error::from)
-                .and_then(|name| Ok(unistd::getgrouplist(&name, user.gid)?))
-                .map_err(|error| AccountError::Lookup(name.to_owned(), error))?;
-            Ok(Account {
-                name: user.name,
-                uid: user.uid.as_raw(),
-                gid: user.gid.as_raw(),
-                groups: groups.into_iter().map(Gid::as_raw).collect(),
-            })
-        }
+    let user = names::user(name).ok_or_else(|| AccountError::Unknown(name.to_owned()))?;
+    if user.uid == 0 {
+        return Err(AccountError::Root(name.to_owned()));
     }
+    Ok(Account {
+        uid: user.uid,
+        gid: user.gid,
+        groups: names::groups_of(&user),
+        name: user.name,
+    })
 }
 
 /// Number of a user by name.
 pub fn uid_of(name: &str) -> Option<u32> {
-    User::from_name(name)
-        .ok()
-        .flatten()
-        .map(|user| user.uid.as_raw())
+    names::user(name).map(|user| user.uid)
 }
 
 /// Number of a group by name.
 pub fn gid_of(name: &str) -> Option<u32> {
-    Group::from_name(name)
-        .ok()
-        .flatten()
-        .map(|group| group.gid.as_raw())
+    names::group(name)
 }
 
 /// May this process give its files to the group? Root may always, others when they are in it.
@@ -106,11 +89,8 @@ pub fn effective_uid() -> u32 {
 
 /// Name of the effective user, or its number.
 pub fn effective_name() -> String {
-    let uid = unistd::geteuid();
-    User::from_uid(uid)
-        .ok()
-        .flatten()
-        .map_or_else(|| uid.to_string(), |user| user.name)
+    let uid = effective_uid();
+    names::user_of(uid).map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// Becomes `account` for good: groups, then group, then user; verifies that there is no way back. Does nothing for a process that
