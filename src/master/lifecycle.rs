@@ -305,7 +305,10 @@ impl Master {
         let back = child.take_back(usize::MAX);
         self.books.slots[slot as usize].returned += back.count();
         self.books.global.rejected += back.vanished;
-        self.in_hand.extend(back.connections);
+        if back.count() > 0 {
+            self.in_hand.extend(back.connections);
+            self.books.publish_waiting(self.in_hand.len());
+        }
         child.refresh(&self.books.slots[slot as usize], now);
         let stopping = !matches!(self.phase, Phase::Starting(_) | Phase::Running);
         let killed_by_us = child.killed && stopping;
