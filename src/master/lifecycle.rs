@@ -188,6 +188,7 @@ impl Master {
         }
         self.books.slots[slot as usize].state = SlotState::Live.word();
         self.books.publish_slot(slot);
+        log::debug!("child {} of slot {slot} is ready", child.pid);
         self.books.slot_event(EventKind::Ready, slot, 0);
         self.sample(slot);
         if let Phase::Starting(_) = self.phase {
@@ -361,6 +362,11 @@ impl Master {
         let wait_ns = super::board::nanoseconds(wait);
         self.books.global.backoff_until_ns = clock::boottime_ns() + wait_ns;
         self.books.event(EventKind::Backoff, wait_ns);
+        log::debug!(
+            "milter {} forks no child for {} ms",
+            self.milter.name,
+            wait.as_millis()
+        );
         if deaths == 1 {
             log::error!(
                 "children of milter {} die before they finish a connection: the next ones are forked more and more slowly",
