@@ -18,4 +18,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deadline;
+mod durations;
+mod history;
+mod killer;
+mod load;
+mod monitors;
+mod post_mortem;
+mod saturation;
+mod stopped;
 mod storm;

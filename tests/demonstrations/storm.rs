@@ -16,25 +16,16 @@ use nix::sys::signal::Signal;
 use scoreboard::{Death, MapReader, MasterBooks, Reader, Snapshot, decode_end, shown};
 use serde_json::Value;
 
-use crate::support::ledger::{Counts, Ledger, POLICY, Random, Totals};
+use crate::load::{CLIENTS, EndOf, clients};
+use crate::support::ledger::{Counts, Ledger, POLICY, Random};
 use crate::support::milter::{Milter, count, sum};
 use crate::support::process::{self, runs};
+use crate::support::totals::Totals;
 use crate::support::{SOON, wait_until};
-
-const CLIENTS: u64 = 6;
 
 /// A number from the environment.
 fn wish(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
-}
-
-/// Ends the others when one of them fails: a scope waits for its threads.
-struct EndOf<'a>(&'a AtomicBool);
-
-impl Drop for EndOf<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 /// A child that was killed: its pid, and instants between which it died.
@@ -120,28 +111,6 @@ fn kill_children(master: i32, over: &AtomicBool, seconds: u64, random: &mut Rand
         });
     }
     kills
-}
-
-/// So many clients, each with random numbers of its own, until each has had enough.
-fn clients(milter: &Milter, ledger: &Ledger, seed: u64, enough: impl Fn(u64) -> bool + Sync) {
-    let address = milter.address();
-    std::thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let (address, enough) = (&address, &enough);
-            scope.spawn(move || {
-                let mut random = Random(seed.wrapping_mul(CLIENTS).wrapping_add(client) | 1);
-                let mut session = 0;
-                while !enough(session) {
-                    ledger.session(
-                        address,
-                        &format!("Q{seed:x}x{client}x{session}"),
-                        &mut random,
-                    );
-                    session += 1;
-                }
-            });
-        }
-    });
 }
 
 /// Looks at the board until it is over; at least once.

@@ -9,14 +9,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use scoreboard::Snapshot;
-use serde_json::Value;
-
 use super::SOON;
-use super::milter::count;
-use super::mta::{Address, FULL, Message, Mta};
+use super::mta::{Address, Answer, FULL, Message, Mta};
 
-/// Does what the sender asks for. MAIL and RCPT are answered, so that a message is known to be in progress.
+/// Does what the sender asks for; `stay` needs an `eom_timeout`. MAIL and RCPT are answered, so that a message is known to be in progress.
 pub const POLICY: &str = r#"
 local policy = {}
 function policy.mail(ctx, sender, args) end
@@ -26,6 +22,7 @@ function policy.body(ctx, chunk) end
 function policy.eom(ctx)
   local wish = ctx.sender:match("^(%a+)@")
   if wish == "slow" then milter.sleep(0.02) end
+  if wish == "stay" then milter.sleep(1000) end
   if wish == "reject" then return milter.REJECT end
   if wish == "tempfail" then return milter.TEMPFAIL end
   ctx:add_header("X-Filter", "ok")
@@ -136,99 +133,117 @@ fn is_cut(error: &io::Error) {
     assert!(death, "not the end of a connection: {error}");
 }
 
+/// One connection of a client.
+struct Talk<'a> {
+    ledger: &'a Ledger,
+    mta: Mta,
+    /// An instant before the last command that was answered.
+    sent: Instant,
+    /// The message before this one, if it was aborted and nothing proves that the filter read that.
+    aborted: Option<String>,
+}
+
 impl Ledger {
-    /// One connection with up to three messages, from opening to its end. Queue ids begin with `name`.
-    pub fn session(&self, address: &Address, name: &str, random: &mut Random) {
+    /// One connection with up to three messages, from opening to its end. Queue ids begin with `name`. An error: it cannot be opened.
+    pub fn session(&self, address: &Address, name: &str, random: &mut Random) -> io::Result<()> {
         up(&self.opening);
-        let mut mta = Mta::open(address, SOON).expect("the port is open all the time");
+        let mta = Mta::open(address, SOON)?;
         up(&self.opened);
-        let mut sent = Instant::now();
-        if let Err(error) = mta.negotiate(FULL).and_then(|()| mta.hello()) {
-            is_cut(&error);
-            return up(&self.cut);
-        }
-        up(&self.greeted);
-        let mut aborted = None;
-        for number in 0..=random.below(3) {
-            random.pause();
-            let id = format!("{name}x{number}");
-            let decided = self.message(&mut mta, id, &mut aborted, &mut sent, random);
-            if decided.is_err() {
-                self.unanswered.lock().unwrap().extend(aborted);
-                return up(&self.cut);
+        let mut talk = Talk {
+            ledger: self,
+            mta,
+            sent: Instant::now(),
+            aborted: None,
+        };
+        match talk.messages(name, random) {
+            Ok(()) => talk.quit(),
+            Err(error) => {
+                is_cut(&error);
+                up(&self.cut);
+                self.leave(talk.aborted);
             }
         }
-        self.unanswered.lock().unwrap().extend(aborted);
-        random.pause();
-        self.quit(mta, sent);
-    }
-
-    /// One message. `aborted` is the id of the one before it, if it was aborted and nothing proves that the filter read that; `sent` becomes
-    /// an instant before the last command that was answered.
-    fn message(
-        &self,
-        mta: &mut Mta,
-        id: String,
-        aborted: &mut Option<String>,
-        sent: &mut Instant,
-        random: &mut Random,
-    ) -> Result<(), ()> {
-        let (sender, reply, verdict) = SENDERS[random.below(4) as usize];
-        let mut message = Message::from(sender).and_to("second@example.org");
-        message.queue_id = id;
-        let unanswered = |error: io::Error, where_to: &AtomicU64| {
-            is_cut(&error);
-            up(where_to);
-            self.unanswered
-                .lock()
-                .unwrap()
-                .insert(message.queue_id.clone());
-        };
-        up(&self.mails);
-        *sent = Instant::now();
-        if let Some(decided) = mta
-            .begin(&message)
-            .map_err(|error| unanswered(error, &self.cut_in_envelope))?
-        {
-            panic!("decided too early: {decided:?}");
-        }
-        up(&self.begun);
-        if aborted.take().is_some() {
-            up(&self.aborts_read);
-        }
-        random.pause();
-        if random.below(8) == 0 {
-            up(&self.aborts);
-            *aborted = Some(message.queue_id.clone());
-            mta.put(b'A', &[]);
-            return mta.flush().map_err(|error| is_cut(&error));
-        }
-        up(&self.ends);
-        *sent = Instant::now();
-        let answer = mta
-            .complete(&message)
-            .map_err(|error| unanswered(error, &self.cut_at_the_end))?;
-        assert_eq!((answer.stage, answer.reply), ('E', reply), "{answer:?}");
-        up([&self.accepted, &self.rejected, &self.tempfailed][verdict]);
-        up(&self.finished);
         Ok(())
     }
 
+    /// Nobody knows what became of this message.
+    fn leave(&self, id: impl IntoIterator<Item = String>) {
+        self.unanswered.lock().unwrap().extend(id);
+    }
+}
+
+impl Talk<'_> {
+    fn messages(&mut self, name: &str, random: &mut Random) -> io::Result<()> {
+        self.mta.negotiate(FULL)?;
+        self.mta.hello()?;
+        up(&self.ledger.greeted);
+        for number in 0..=random.below(3) {
+            random.pause();
+            let (sender, reply, verdict) = SENDERS[random.below(4) as usize];
+            let mut message = Message::from(sender).and_to("second@example.org");
+            message.queue_id = format!("{name}x{number}");
+            self.begin(&message)?;
+            random.pause();
+            if random.below(8) == 0 {
+                up(&self.ledger.aborts);
+                self.aborted = Some(message.queue_id);
+                self.mta.put(b'A', &[]);
+                self.mta.flush()?;
+            } else {
+                let answer = self.complete(&message)?;
+                assert_eq!((answer.stage, answer.reply), ('E', reply), "{answer:?}");
+                let ledger = self.ledger;
+                up([&ledger.accepted, &ledger.rejected, &ledger.tempfailed][verdict]);
+                up(&ledger.finished);
+            }
+        }
+        random.pause();
+        Ok(())
+    }
+
+    fn begin(&mut self, message: &Message) -> io::Result<()> {
+        up(&self.ledger.mails);
+        self.sent = Instant::now();
+        let decided = self.mta.begin(message).inspect_err(|_| {
+            up(&self.ledger.cut_in_envelope);
+            self.ledger.leave([message.queue_id.clone()]);
+        })?;
+        assert_eq!(decided, None, "decided too early");
+        up(&self.ledger.begun);
+        if self.aborted.take().is_some() {
+            up(&self.ledger.aborts_read);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, message: &Message) -> io::Result<Answer> {
+        up(&self.ledger.ends);
+        self.sent = Instant::now();
+        self.mta.complete(message).inspect_err(|_| {
+            up(&self.ledger.cut_at_the_end);
+            self.ledger.leave([message.queue_id.clone()]);
+        })
+    }
+
     /// Quits and reads to the end: an end by reset says that the quit was never read.
-    fn quit(&self, mut mta: Mta, sent: Instant) {
-        mta.put(b'Q', &[]);
-        match mta.flush().and_then(|()| mta.reply()) {
+    fn quit(mut self) {
+        self.ledger.leave(self.aborted.take());
+        self.mta.put(b'Q', &[]);
+        match self.mta.flush().and_then(|()| self.mta.reply()) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                self.quits.lock().unwrap().push((sent, Instant::now()));
+                let mut quits = self.ledger.quits.lock().unwrap();
+                quits.push((self.sent, Instant::now()));
             }
             Err(error) => {
                 is_cut(&error);
-                up(&self.quit_unread);
+                up(&self.ledger.quit_unread);
             }
             Ok(reply) => panic!("a quit was answered: {reply:?}"),
         }
     }
+}
 
+impl Ledger {
     /// Quits of which it cannot be told whether they were read: a child died (between these instants) before the connection ended.
     pub fn doubtful_quits(&self, deaths: &[(Instant, Instant)]) -> u64 {
         let quits = self.quits.lock().unwrap();
@@ -238,115 +253,5 @@ impl Ledger {
                 .any(|(before, after)| before <= to && after >= from)
         };
         quits.iter().filter(overlaps).count() as u64
-    }
-}
-
-/// What a board says in all, from any of its readers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub connections: u64,
-    pub requests: u64,
-    pub started: u64,
-    pub processed: u64,
-    pub aborted: u64,
-    pub in_progress: u64,
-    pub lost_connections: u64,
-    pub lost_messages: u64,
-    pub verdicts: [u64; 6],
-}
-
-impl Totals {
-    /// As the crate tells them.
-    pub fn of(snapshot: &Snapshot) -> Totals {
-        let counters = snapshot.counters();
-        Totals {
-            connections: snapshot.connections(),
-            requests: snapshot.requests(),
-            started: counters.messages_started,
-            processed: snapshot.messages(),
-            aborted: counters.messages_aborted,
-            in_progress: snapshot.in_progress(),
-            lost_connections: snapshot.lost_connections(),
-            lost_messages: snapshot.lost_messages(),
-            verdicts: counters.verdicts,
-        }
-    }
-
-    /// As `status --format json` tells them.
-    pub fn in_json(milter: &Value) -> Totals {
-        let verdicts = [
-            "accept",
-            "reject",
-            "tempfail",
-            "discard",
-            "quarantine",
-            "error",
-        ];
-        Totals {
-            connections: count(&milter["pool"]["connections"]),
-            requests: count(&milter["pool"]["requests"]),
-            started: count(&milter["messages_started"]),
-            processed: count(&milter["pool"]["messages"]),
-            aborted: count(&milter["aborted"]),
-            in_progress: count(&milter["messages_in_progress"]),
-            lost_connections: count(&milter["lost"]["connections"]),
-            lost_messages: count(&milter["lost"]["messages"]),
-            verdicts: verdicts.map(|name| count(&milter["verdicts"][name])),
-        }
-    }
-
-    /// Nothing is missing in itself, nothing went back, and the clients' counts before and after the look leave room for it.
-    #[track_caller]
-    pub fn agree(&self, earlier: &Totals, before: &Counts, after: &Counts) {
-        let with = || {
-            format!("{self:?}\nafter {earlier:?}\nclients before {before:?}\nand after {after:?}")
-        };
-        let accounted = self.processed + self.aborted + self.lost_messages + self.in_progress;
-        assert_eq!(self.started, accounted, "messages: {}", with());
-        let by_verdict: u64 = self.verdicts.iter().sum();
-        assert_eq!(self.processed, by_verdict, "verdicts: {}", with());
-        let growing = |of: &Totals| {
-            let [a, b, c, d, e, f] = of.verdicts;
-            let lost = [of.lost_connections, of.lost_messages];
-            [
-                of.connections,
-                of.started,
-                of.processed,
-                of.aborted,
-                lost[0],
-                lost[1],
-                a,
-                b,
-                c,
-                d,
-                e,
-                f,
-            ]
-        };
-        for (now, then) in growing(self).iter().zip(growing(earlier)) {
-            assert!(*now >= then, "a total went back: {}", with());
-        }
-        let [accepted, rejected, tempfailed, others @ ..] = self.verdicts;
-        assert_eq!(others, [0; 3], "{}", with());
-        for (what, least, told, most) in [
-            (
-                "connections",
-                before.greeted,
-                self.connections,
-                after.opening,
-            ),
-            ("started", before.begun, self.started, after.mails),
-            ("processed", before.finished, self.processed, after.ends),
-            ("aborted", before.aborts_read, self.aborted, after.aborts),
-            ("accepted", before.accepted, accepted, after.ends),
-            ("rejected", before.rejected, rejected, after.ends),
-            ("tempfailed", before.tempfailed, tempfailed, after.ends),
-        ] {
-            assert!(
-                (least..=most).contains(&told),
-                "{what}: the board says {told}, the clients {least} to {most}: {}",
-                with()
-            );
-        }
     }
 }

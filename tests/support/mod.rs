@@ -18,6 +18,7 @@ pub mod screen;
 pub mod sendmail;
 pub mod sink;
 pub mod smtp;
+pub mod totals;
 pub mod with_mta;
 
 use std::time::{Duration, Instant};
