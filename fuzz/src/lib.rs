@@ -3,15 +3,21 @@
 #![forbid(unsafe_code)]
 
 mod board_reader;
+mod negotiation;
+mod range;
+mod reply_text;
 mod session;
 
 use std::path::Path;
 
 pub use board_reader::board_reader;
+pub use negotiation::negotiation;
 use pmx_milter::client::encode;
 use pmx_milter::config::{self, Config};
 use pmx_milter::milter::command::{self, Command};
 use pmx_milter::milter::frame::{self, Frame, PAYLOAD_BYTES};
+pub use range::range;
+pub use reply_text::reply_text;
 pub use session::session;
 
 /// Frames: what is cut is what was put, and more bytes behind never change what is cut.
@@ -168,5 +174,20 @@ mod tests {
     #[test]
     fn board_reader_holds_on_its_corpus() {
         feed("board_reader", super::board_reader);
+    }
+
+    #[test]
+    fn range_holds_on_its_corpus() {
+        feed("range", super::range);
+    }
+
+    #[test]
+    fn reply_text_holds_on_its_corpus() {
+        feed("reply_text", super::reply_text);
+    }
+
+    #[test]
+    fn negotiation_holds_on_its_corpus() {
+        feed("negotiation", super::negotiation);
     }
 }

@@ -78,6 +78,13 @@ impl Books {
         self.board.publish_global(&self.global);
     }
 
+    /// Publishes that so many connections are in the master's hands. To be called before a slot says that it took one on or gave one
+    /// back: whoever looks between the two publications then finds the books off by no more than what is said to be in hand.
+    pub(super) fn publish_waiting(&mut self, connections: usize) {
+        self.global.waiting = connections as u64;
+        self.publish_global();
+    }
+
     /// Publishes the record of a slot.
     pub(super) fn publish_slot(&mut self, slot: u32) {
         self.board.publish_master(slot, &self.slots[slot as usize]);

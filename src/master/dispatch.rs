@@ -129,6 +129,7 @@ impl Master {
             match socket::accept(listener.socket()) {
                 Ok(connection) => {
                     self.books.global.accepted += 1;
+                    self.books.publish_waiting(self.in_hand.len() + 1);
                     self.grow |= should_grow;
                     self.give(connection, treatment, &views, now);
                     if self.milter.pooled_proc_connect_limit != 0 {
@@ -281,9 +282,10 @@ impl Master {
                 if back.count() > 0 {
                     self.books.slots[slot].returned += back.count();
                     self.books.global.rejected += back.vanished;
+                    self.in_hand.extend(back.connections);
+                    self.books.publish_waiting(self.in_hand.len());
                     self.books
                         .publish_slot(u32::try_from(slot).unwrap_or(u32::MAX));
-                    self.in_hand.extend(back.connections);
                 }
             }
         }

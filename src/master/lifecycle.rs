@@ -188,6 +188,7 @@ impl Master {
         }
         self.books.slots[slot as usize].state = SlotState::Live.word();
         self.books.publish_slot(slot);
+        log::debug!("child {} of slot {slot} is ready", child.pid);
         self.books.slot_event(EventKind::Ready, slot, 0);
         self.sample(slot);
         if let Phase::Starting(_) = self.phase {
@@ -305,7 +306,10 @@ impl Master {
         let back = child.take_back(usize::MAX);
         self.books.slots[slot as usize].returned += back.count();
         self.books.global.rejected += back.vanished;
-        self.in_hand.extend(back.connections);
+        if back.count() > 0 {
+            self.in_hand.extend(back.connections);
+            self.books.publish_waiting(self.in_hand.len());
+        }
         child.refresh(&self.books.slots[slot as usize], now);
         let stopping = !matches!(self.phase, Phase::Starting(_) | Phase::Running);
         let killed_by_us = child.killed && stopping;
@@ -358,6 +362,11 @@ impl Master {
         let wait_ns = super::board::nanoseconds(wait);
         self.books.global.backoff_until_ns = clock::boottime_ns() + wait_ns;
         self.books.event(EventKind::Backoff, wait_ns);
+        log::debug!(
+            "milter {} forks no child for {} ms",
+            self.milter.name,
+            wait.as_millis()
+        );
         if deaths == 1 {
             log::error!(
                 "children of milter {} die before they finish a connection: the next ones are forked more and more slowly",

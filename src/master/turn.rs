@@ -406,6 +406,11 @@ impl Master {
                     let lasted = now_ns.saturating_sub(episode.begun_ns);
                     self.episode = None;
                     self.books.event(EventKind::Room, lasted);
+                    log::debug!(
+                        "milter {} has room again after {} ms",
+                        self.milter.name,
+                        lasted / 1_000_000
+                    );
                 }
             }
         }
@@ -416,6 +421,7 @@ impl Master {
             .full_said
             .is_some_and(|said| now < said + FULL_SAID_EVERY)
         {
+            log::debug!("milter {} is full again", self.milter.name);
             return;
         }
         self.full_said = Some(now);

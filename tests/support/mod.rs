@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod crafted;
+pub mod ledger;
 pub mod milter;
 pub mod mta;
 pub mod ports;
@@ -17,6 +18,7 @@ pub mod screen;
 pub mod sendmail;
 pub mod sink;
 pub mod smtp;
+pub mod totals;
 pub mod with_mta;
 
 use std::time::{Duration, Instant};
