@@ -156,10 +156,8 @@ mod needs_systemd_analyze {
             };
             let name = head.rsplit(' ').next().unwrap();
             // The second half of a call that another process's line cut is none.
-            if !name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-            {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            if name.is_empty() || !name.bytes().all(plain) {
                 continue;
             }
             made.insert(name.to_owned());
