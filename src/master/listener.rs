@@ -20,6 +20,7 @@ use nix::sys::socket::{
 use nix::unistd::{AccessFlags, Gid, Uid};
 
 use crate::config::Port;
+use crate::sys::names;
 use crate::sys::process;
 use crate::sys::socket::somebody_listens;
 use crate::sys::user::effective_uid;
@@ -178,6 +179,7 @@ fn bind_tcp(
     family: AddressFamily,
 ) -> Result<Listener, ListenError> {
     let wanted_v4 = family == AddressFamily::Inet;
+    names::from_files_and_dns_only();
     let address = match (host, number).to_socket_addrs() {
         Ok(mut addresses) => addresses.find(|address| address.is_ipv4() == wanted_v4),
         Err(error) => return Err(ListenError::Host(port.clone(), error.to_string())),

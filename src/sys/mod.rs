@@ -11,6 +11,7 @@ pub mod control_page;
 pub mod lock;
 pub mod lua_guard;
 pub mod memory;
+pub mod names;
 pub mod pass_fd;
 pub mod process;
 pub mod random;

@@ -5,6 +5,8 @@ use std::io;
 
 use nix::unistd::{self, Gid, Group, Uid, User};
 
+use super::names;
+
 /// An account, looked up once before any fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -34,7 +36,8 @@ impl std::fmt::Display for AccountError {
         match self {
             AccountError::Unknown(name) => write!(
                 f,
-                "there is no user \"{name}\", as which policies are to run; create it (adduser --system --group {name}) or set user = \"...\" in pmx.conf"
+                "there is no user \"{name}\"{}, as which policies are to run; create it (adduser --system --group {name}) or set user = \"...\" in pmx.conf",
+                names::WHERE
             ),
             AccountError::Root(name) => {
                 write!(
@@ -56,6 +59,7 @@ impl std::error::Error for AccountError {}
 /// # Errors
 /// When there is no such user, or it is root.
 pub fn account(name: &str) -> Result<Account, AccountError> {
+    names::from_files_and_dns_only();
     match User::from_name(name) {
         Err(error) => Err(AccountError::Lookup(name.to_owned(), error.into())),
         Ok(None) => Err(AccountError::Unknown(name.to_owned())),
@@ -77,6 +81,7 @@ pub fn account(name: &str) -> Result<Account, AccountError> {
 
 /// Number of a user by name.
 pub fn uid_of(name: &str) -> Option<u32> {
+    names::from_files_and_dns_only();
     User::from_name(name)
         .ok()
         .flatten()
@@ -85,6 +90,7 @@ pub fn uid_of(name: &str) -> Option<u32> {
 
 /// Number of a group by name.
 pub fn gid_of(name: &str) -> Option<u32> {
+    names::from_files_and_dns_only();
     Group::from_name(name)
         .ok()
         .flatten()
@@ -106,6 +112,7 @@ pub fn effective_uid() -> u32 {
 
 /// Name of the effective user, or its number.
 pub fn effective_name() -> String {
+    names::from_files_and_dns_only();
     let uid = unistd::geteuid();
     User::from_uid(uid)
         .ok()
