@@ -9,6 +9,7 @@ mod exit;
 pub mod help;
 mod launch;
 mod leftovers;
+mod mta;
 mod place;
 mod port_holder;
 mod preflight;
