@@ -18,17 +18,20 @@ use crate::control::status::{self, Format, PerSlot, Show, Syntax, Threshold, Thr
 use crate::control::try_policy::Options;
 use crate::control::{
     self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, help, restart, run,
-    start, stop, top,
+    start, stop, top, try_restart,
 };
 
-/// Starts, stops, restarts and shows the mail filters (milters) of Postfix and Sendmail
+/// Which program this is: `0.1.0 (1a2b3c4d5e6f)`, the commit it was built from (see build.rs).
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PMX_BUILD"), ")");
+
+/// Starts, stops, restarts and shows the milters of Postfix and Sendmail
 #[derive(Debug, Parser)]
 #[command(
     name = "pmx-milter",
-    version,
+    version = VERSION,
     disable_help_subcommand = true,
     propagate_version = true,
-    max_term_width = 100,
+    max_term_width = 80,
     after_help = "Example: pmx-milter start && pmx-milter status\nThe whole manual: pmx-milter help"
 )]
 pub struct PmxMilter {
@@ -38,14 +41,15 @@ pub struct PmxMilter {
     verb: Verb,
 }
 
-/// Starts, stops, restarts and shows milters as root, from init scripts: prepares run_dir, then becomes `user`
+/// Starts, stops, restarts and shows milters from init scripts: prepares
+/// run_dir as root, then becomes `user`
 #[derive(Debug, Parser)]
 #[command(
     name = "pmx-init",
-    version,
+    version = VERSION,
     disable_help_subcommand = true,
     propagate_version = true,
-    max_term_width = 100,
+    max_term_width = 80,
     after_help = "Example: pmx-init start\nThe whole manual: pmx-init help"
 )]
 pub struct PmxInit {
@@ -57,11 +61,11 @@ pub struct PmxInit {
 
 #[derive(Args, Debug)]
 struct PlaceArgs {
-    /// Configuration; /etc/pmx/pmx.conf if neither this nor $PMX_CONF is given
-    #[arg(short = 'c', value_name = "FILE", global = true)]
+    /// Instead of $PMX_CONF and of /etc/pmx/pmx.conf
+    #[arg(short = 'c', value_name = "FILE", global = true, display_order = 100)]
     config: Option<PathBuf>,
-    /// Where milters keep lock, pid and scoreboard, instead of the configuration's run_dir
-    #[arg(long, value_name = "DIR", global = true)]
+    /// Instead of the configuration's run_dir
+    #[arg(long, value_name = "DIR", global = true, display_order = 101)]
     run_dir: Option<PathBuf>,
 }
 
@@ -82,7 +86,7 @@ enum Verb {
         after_help = STOP_HELP
     )]
     Stop(StopArgs),
-    /// Checks configuration and policy, then stops and starts milters
+    /// Checks everything, then restarts milters
     #[command(
         visible_alias = "reload",
         after_help = "Example: pmx-milter restart policy"
@@ -91,19 +95,19 @@ enum Verb {
     /// Shows milters at once, without asking them
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
-    /// Shows one milter live in the terminal: slots, rates, latencies; the key h helps
-    #[command(after_help = "Example: pmx-milter top policy")]
+    /// Shows one milter live in the terminal: slots, rates, latencies
+    #[command(after_help = "The key h shows the others.\n\nExample: pmx-milter top policy")]
     Top(TopArgs),
     /// Checks configuration and policies; every problem in one run
     #[command(after_help = "Example: pmx-milter -c ./pmx.conf check")]
     Check(CheckArgs),
-    /// Runs a policy over messages without an MTA: its verdicts, and the messages as they come out
+    /// Runs a policy over message files, without an MTA
     #[command(after_help = "Example: pmx-milter try policy.lua message.eml")]
     Try(TryArgs),
-    /// Runs one milter in the foreground, for systemd and containers
+    /// Runs one milter in the foreground, for systemd
     #[command(after_help = "Example: pmx-milter run policy")]
     Run(RunArgs),
-    /// Shows a throw-away milter at work: real sessions on a free loopback port, then its status
+    /// Shows a throw-away milter at work, then its status
     #[command(after_help = "Example: pmx-milter demo")]
     Demo,
     /// Shows the manual page
@@ -122,9 +126,15 @@ enum InitVerb {
         after_help = STOP_HELP
     )]
     Stop(StopArgs),
-    /// Checks configuration and policy, then stops and starts milters
+    /// Checks everything, then restarts milters
     #[command(visible_alias = "reload", after_help = "Example: pmx-init restart")]
     Restart(RestartArgs),
+    /// Restarts milters that run, starts none
+    #[command(
+        visible_alias = "force-reload",
+        after_help = "Example: pmx-init try-restart"
+    )]
+    TryRestart(TryRestartArgs),
     /// Shows milters at once, without asking them
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
@@ -135,7 +145,7 @@ enum InitVerb {
 
 const STOP_HELP: &str = "\
 SIGNAL is one of these, with or without SIG, in any case, anywhere after stop:
-  -HUP  (-1)    connections in progress finish, at most graceful_timeout; the default
+  -HUP  (-1)    the default: connections in progress finish (graceful_timeout)
   -TERM (-15)   the same
   -INT  (-2)    connections are aborted, everything is cleaned up
   -KILL (-9)    master and children are gone at once
@@ -144,10 +154,9 @@ Note that HUP stops a milter, while other daemons reload on it.
 Example: pmx-milter stop -INT policy";
 
 const STATUS_HELP: &str = "\
-With --format nagios, -c after status is the critical threshold, and the configuration's -c stands before status.
+With nagios, -c FILE stands before status: after it, -c is --critical.
 
-Example: pmx-milter status --format json
-         pmx-milter status --format nagios -w busy=80 -c busy=95";
+Example: pmx-milter status --format nagios -w busy=80 -c busy=95";
 
 #[derive(Args, Debug)]
 struct StartArgs {
@@ -171,49 +180,47 @@ struct RestartArgs {
 }
 
 #[derive(Args, Debug)]
+struct TryRestartArgs {
+    /// Milters; without names every one
+    #[arg(value_name = "MILTER")]
+    milters: Vec<MilterName>,
+}
+
+#[derive(Args, Debug)]
 struct StatusArgs {
     /// Milters; without names every running and every enabled one
     #[arg(value_name = "MILTER")]
     milters: Vec<MilterName>,
-    /// For people, or for programs
-    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    /// text, json, openmetrics, prometheus or nagios
+    #[arg(long, value_enum, default_value_t = FormatArg::Text, hide_possible_values = true)]
     format: FormatArg,
-    /// What each slot is at, times, losses, deaths and whether the books balance; JSON always has these
+    /// Work in hand, times, losses, deaths; JSON has them
     #[arg(long)]
     long: bool,
-    /// The last ten minutes second by second, and the last events
+    /// The last ten minutes and the last events
     #[arg(long)]
     history: bool,
     /// Again and again, until Ctrl-C
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     watch: Option<Duration>,
-    /// Series of each slot too, with openmetrics and prometheus
+    /// Each slot too, with openmetrics and prometheus
     #[arg(long)]
     per_slot: bool,
     /// With nagios: WARNING outside of [METRIC=]RANGE
-    #[arg(
-        short = 'w',
-        long,
-        value_name = "THRESHOLD",
-        allow_hyphen_values = true
-    )]
+    #[arg(short = 'w', long, value_name = "RANGE", allow_hyphen_values = true)]
     warning: Vec<Threshold>,
-    /// With nagios: CRITICAL outside of [METRIC=]RANGE; -c there
-    #[arg(long, value_name = "THRESHOLD", allow_hyphen_values = true)]
+    /// With nagios: CRITICAL outside of [METRIC=]RANGE
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
     critical: Vec<Threshold>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FormatArg {
-    /// The manual's status lines
+    // No doc comments: they would stretch the help beyond one screen. The manual explains them.
     Text,
-    /// One document with every field
     Json,
-    /// OpenMetrics 1.0 text
     Openmetrics,
-    /// Classic Prometheus text, as for node_exporter's textfile collector
     Prometheus,
-    /// A monitoring plugin's line and exit status
     Nagios,
 }
 
@@ -332,6 +339,7 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
 
 /// The program `pmx-init`.
 pub fn pmx_init(master: MasterMain) -> ExitCode {
+    control::sign_as("pmx-init");
     let (PmxInit { place, verb }, signal) = match arguments("pmx-init") {
         Ok(both) => both,
         Err(exit) => return exit,
@@ -345,6 +353,7 @@ pub fn pmx_init(master: MasterMain) -> ExitCode {
         InitVerb::Start(args) => code(start::start(&place, &args.milters, launch)),
         InitVerb::Stop(args) => code(stop::stop(&place, &args.milters, signal)),
         InitVerb::Restart(args) => code(restart::restart(&place, &args.milters, launch)),
+        InitVerb::TryRestart(args) => code(try_restart::try_restart(&place, &args.milters, launch)),
         InitVerb::Status(args) => show(&place, args),
         InitVerb::Help => code(help::help(help::PMX_INIT)),
     }
@@ -441,6 +450,25 @@ mod tests {
             for verb in command.get_subcommands() {
                 let help = verb.get_after_help().unwrap().to_string();
                 assert!(help.contains("Example: pmx-"), "{}", verb.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_help_fits_a_screen_of_80_by_24() {
+        for command in commands() {
+            let mut command = command.term_width(80);
+            command.build();
+            let name = command.get_name().to_owned();
+            let mut helps = vec![(name.clone(), command.render_long_help().to_string())];
+            for verb in command.get_subcommands_mut() {
+                let help = verb.render_long_help().to_string();
+                helps.push((format!("{name} {}", verb.get_name()), help));
+            }
+            for (name, help) in helps {
+                let widest = help.lines().map(str::len).max();
+                let size = (help.lines().count(), widest.unwrap());
+                assert!(size.0 <= 24 && size.1 <= 80, "{name} {size:?}\n{help}");
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::config::{self, MilterConfig};
 use crate::policy::Limits;
 use crate::sys::user::Account;
 
+use super::mta::Mtas;
 use super::preflight::preflight;
 use super::terminal::{complain, say};
 use super::{AsRoot, Exit, Place, start};
@@ -31,6 +32,8 @@ pub fn check(place: &Place, dump: bool) -> Exit {
             config.file.display()
         ));
     }
+    // Asked once, and not when the answer is a configuration.
+    let mtas = (!dump && !enabled.is_empty()).then(Mtas::here);
     for milter in enabled {
         start::doubts(milter);
         let clear = preflight(&config, milter, account.as_ref(), AsRoot::MasterStays);
@@ -45,6 +48,9 @@ pub fn check(place: &Place, dump: bool) -> Exit {
                 ));
             }
             Err(exit) => worst = worst.worst(exit),
+        }
+        for note in mtas.iter().flat_map(|mtas| mtas.notes(milter)) {
+            say(note);
         }
     }
     worst

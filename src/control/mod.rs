@@ -9,6 +9,7 @@ mod exit;
 pub mod help;
 mod launch;
 mod leftovers;
+mod mta;
 mod place;
 mod port_holder;
 mod preflight;
@@ -24,6 +25,7 @@ mod stop_signal;
 mod terminal;
 pub mod top;
 pub mod try_policy;
+pub mod try_restart;
 mod try_verb;
 mod waiting;
 
@@ -35,6 +37,7 @@ pub use place::Place;
 pub use stop_signal::{
     KNOWN as STOP_SIGNALS, StopSignal, StopSignalError, take as take_signal, verb_index,
 };
+pub use terminal::sign_as;
 pub use try_verb::try_policy;
 
 /// What a short verb takes of the heap.

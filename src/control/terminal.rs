@@ -3,6 +3,15 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::OnceLock;
+
+static PROGRAM: OnceLock<&str> = OnceLock::new();
+
+/// Complaints are signed with this name from now on, instead of `pmx-milter`: the first one wins.
+pub fn sign_as(program: &'static str) {
+    // A second name would be a program that is two at once.
+    let _ = PROGRAM.set(program);
+}
 
 /// A line of the answer. False when nobody reads any more.
 pub(super) fn say(line: impl Display) -> bool {
@@ -14,7 +23,8 @@ pub(super) fn say(line: impl Display) -> bool {
 /// Something went wrong: what, of which object, why, and what to do.
 pub(super) fn complain(text: impl Display) {
     // When even stderr is gone, there is nobody left to tell.
-    let _ = writeln!(io::stderr().lock(), "pmx-milter: {text}");
+    let program = PROGRAM.get().unwrap_or(&"pmx-milter");
+    let _ = writeln!(io::stderr().lock(), "{program}: {text}");
 }
 
 /// Something is not as it should be, and the verb goes on.
