@@ -225,3 +225,35 @@ fn every_second_has_a_line_and_the_queue_of_a_full_milter_is_in_it() {
     });
     milter.stop();
 }
+
+#[test]
+fn the_time_between_two_messages_of_a_connection_is_nobodys_delay() {
+    let policy = r#"
+local policy = {}
+function policy.header(ctx, name, value) end
+return policy
+"#;
+    let milter = Milter::started(policy, "mta_timeouts = \"1s,1s\"\nmax_pooled_procs = 1\n");
+    let mut mta = milter.session();
+    let message = Message::from("a@b.example");
+    // Headers that nobody answers, then silence for longer than the MTA's patience, then an abort and the next message.
+    assert!(mta.begin(&message).unwrap().is_none());
+    mta.put(b'L', &[b"Subject\0", b"first\0"]);
+    mta.flush().unwrap();
+    slot(&milter, "the header", |snapshot, _| {
+        snapshot.counters().messages_started == 1 && snapshot.requests() == 1
+    });
+    std::thread::sleep(Duration::from_millis(1200));
+    mta.put(b'A', &[]);
+    assert!(mta.message(&message).unwrap().is_taken());
+    // The same with headers in one read and their end in a later one, which is answered without a callback.
+    assert!(mta.begin(&message).unwrap().is_none());
+    mta.put(b'L', &[b"Subject\0", b"second\0"]);
+    mta.flush().unwrap();
+    assert!(mta.complete(&message).unwrap().is_taken());
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(mta.message(&message).unwrap().is_taken());
+    assert_eq!(look(&milter).late_answers(), 0);
+    mta.quit().unwrap();
+    milter.stop();
+}

@@ -142,7 +142,8 @@ struct pmx_global {
   uint64_t busy_ns[12]; /* counter | ns: time with so many slots busy, at most the label and more than the one before */
   uint64_t backlog; /* gauge | connections: in the kernel's queue of the port, sampled; 2^64 - 1 when it does not tell */
   uint64_t redacted; /* enum | whether addresses are hidden */
-  uint64_t reserved[38];
+  uint64_t concurrency_limit; /* gauge | connections: most of the milter at once; 0 without a bound */
+  uint64_t reserved[37];
 };
 _Static_assert(sizeof(struct pmx_global) == 1280, "pmx_global");
 _Static_assert(offsetof(struct pmx_global, state) == 0, "state");
@@ -188,6 +189,7 @@ _Static_assert(offsetof(struct pmx_global, trouble_at_ns) == 856, "trouble_at_ns
 _Static_assert(offsetof(struct pmx_global, busy_ns) == 864, "busy_ns");
 _Static_assert(offsetof(struct pmx_global, backlog) == 960, "backlog");
 _Static_assert(offsetof(struct pmx_global, redacted) == 968, "redacted");
+_Static_assert(offsetof(struct pmx_global, concurrency_limit) == 976, "concurrency_limit");
 enum {
   PMX_GLOBAL_STATE_STARTING = 1,
   PMX_GLOBAL_STATE_RUNNING = 2,

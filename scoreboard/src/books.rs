@@ -146,10 +146,10 @@ impl Books {
         }
     }
 
-    /// The master's identity. One that is off by no more than what is in the master's hands, or by one, is a hand-over under way: another
-    /// snapshot of a living master will show it balanced.
+    /// The master's identity. One that is off by no more than what is in the master's hands is a hand-over under way, for the master
+    /// publishes what it has in hand before a slot takes it on or gives it back.
     pub fn master(&self) -> MasterBooks {
-        let passing = i128::from(self.waiting).max(1);
+        let passing = i128::from(self.waiting);
         if self.accepted.is_balanced() {
             MasterBooks::Balanced
         } else if !self.atomic || self.accepted.missing().abs() <= passing {

@@ -193,6 +193,7 @@ rows! { GLOBAL of GlobalRecord {
     busy_ns: Counter, "ns", labels busy_bounds; "time with so many slots busy, at most the label and more than the one before"
     backlog: Gauge, "connections"; "in the kernel's queue of the port, sampled; 2^64 - 1 when it does not tell"
     redacted: Enum(yes_no), ""; "whether addresses are hidden"
+    concurrency_limit: Gauge, "connections"; "most of the milter at once; 0 without a bound"
 } }
 
 rows! { MASTER of MasterRecord {

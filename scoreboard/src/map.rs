@@ -2,7 +2,7 @@
 //!
 //! A map is never seen as bytes or structs, for others write to it at any time; it is a slice of atomic words, or a source of them.
 //! A map lasts as long as its value; the file behind it is allocated in full and never truncated by us, so that touching it is safe. Who
-//! maps a file that others may truncate gets SIGBUS: `status` therefore does not map.
+//! maps a file that others may truncate gets SIGBUS, unless it handles that (`MapReader::addresses`).
 
 use std::convert::Infallible;
 use std::io;

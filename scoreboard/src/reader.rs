@@ -25,6 +25,10 @@ use crate::records::GlobalRecord;
 use crate::ring;
 use crate::snapshot::Snapshot;
 
+/// Most slots, and bytes from one to the next, that [`MapReader::make_ready`] does something for.
+const READY_SLOTS: usize = 4096;
+const READY_STRIDE: usize = 16_384;
+
 /// Most bytes of a schema that [`Reader::schema`] returns.
 const SCHEMA_MOST: usize = 1 << 20;
 
@@ -261,6 +265,13 @@ impl MapReader {
         history
     }
 
+    /// Whether the file has holes. A true board has none; reading a hole through a map makes it a page of the file system, which a damaged
+    /// board could use to fill it up: read such a file with a [`Reader`].
+    pub fn has_holes(&self) -> bool {
+        let metadata = self.reader.file.metadata();
+        metadata.is_ok_and(|meta| meta.blocks().saturating_mul(512) < meta.len())
+    }
+
     /// How many slots a snapshot would have now.
     pub fn slots(&self) -> u32 {
         let mut global = GlobalRecord::zeroed();
@@ -280,7 +291,11 @@ impl MapReader {
             ),
             (geometry.child_page(0), geometry.child_stride()),
         ] {
-            if let Some(start) = start {
+            // A damaged header may tell any stride: that only costs the time that is not saved.
+            if let Some(start) = start
+                && slots <= READY_SLOTS
+                && stride <= READY_STRIDE
+            {
                 self.map.make_ready(start, slots * stride);
             }
         }

@@ -157,8 +157,10 @@ pub struct GlobalRecord {
     pub backlog: u64,
     /// 1 when addresses are hidden (`redact`).
     pub redacted: u64,
+    /// `concurrency_limit`: most connections of the milter; 0 without a bound.
+    pub concurrency_limit: u64,
     /// For later fields.
-    pub reserved: [u64; 38],
+    pub reserved: [u64; 37],
 }
 
 /// Words of [`GlobalRecord::busy_ns`].

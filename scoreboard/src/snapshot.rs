@@ -255,20 +255,15 @@ impl Snapshot {
         self.sum(|slot| u64::from(slot.requests() > 0))
     }
 
-    /// ns without room in any child, until now when that is so now.
+    /// ns without room in any child, up to the master's last sign of life: both stand in one record, so that it never goes back, and nobody
+    /// waits for what is dead.
     pub fn capacity_ns(&self) -> u64 {
-        let since = self.global.capacity_since_ns;
-        let now = match self.verdict() {
-            BoardVerdict::Alive { .. } => self.now_ns,
-            // Nobody waited for what was dead.
-            _ => self.global.heartbeat_ns,
+        let global = &self.global;
+        let current = match global.capacity_since_ns {
+            0 => 0,
+            since => global.heartbeat_ns.saturating_sub(since),
         };
-        let current = if since == 0 {
-            0
-        } else {
-            now.saturating_sub(since)
-        };
-        self.global.capacity_ns.saturating_add(current)
+        global.capacity_ns.saturating_add(current)
     }
 
     /// How long the MTA will still wait for the answer that a slot owes: negative when it has given up. `None` when it owes none.
@@ -326,10 +321,16 @@ impl Snapshot {
     }
 }
 
-/// A text of the board as it may be shown on a terminal: control characters and what is not UTF-8 become U+FFFD, for a child wrote it.
+/// A text of the board as it may be shown on a terminal: control characters, what turns the direction of writing or cannot be seen, and
+/// what is not UTF-8 become U+FFFD, for a child wrote it, or a sender.
 pub fn shown(words: &[u64]) -> String {
     String::from_utf8_lossy(text(words))
         .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if is_shown(c) { c } else { '\u{fffd}' })
         .collect()
+}
+
+fn is_shown(c: char) -> bool {
+    let hides = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    !c.is_control() && !hides
 }

@@ -74,9 +74,10 @@ fn a_board_of_version_1_0_is_read_and_what_it_lacks_is_empty() {
 fn a_board_of_version_1_1_is_read_whole() {
     for (snapshot, history) in look(&from_words(&golden("1.1"))) {
         assert_eq!(snapshot.header.minor(), 1);
-        holds_the_pattern(&snapshot, [122, 78, 93]);
+        holds_the_pattern(&snapshot, [123, 78, 93]);
         assert_eq!(snapshot.global.busy_ns[0], 1108);
         assert_eq!(snapshot.global.redacted, 1121);
+        assert_eq!(snapshot.global.concurrency_limit, 1122);
         assert_eq!(snapshot.slots[0].late_answers(), 2077 + 3091);
         assert_eq!(snapshot.slots[0].child.unwrap().suspended, 3092);
         assert_eq!(history.seconds, [words::second(2), words::second(1)]);

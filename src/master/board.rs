@@ -55,6 +55,7 @@ impl Books {
         global.content_timeout_ns = nanoseconds(milter.mta_content_timeout);
         global.backlog = history::UNKNOWN;
         global.redacted = u64::from(milter.redact);
+        global.concurrency_limit = milter.concurrency_limit.map_or(0, u64::from);
         records::put_text(&mut global.port, milter.port.to_string().as_bytes());
         records::put_text(&mut global.version, env!("CARGO_PKG_VERSION").as_bytes());
         let slots = vec![MasterRecord::zeroed(); milter.most_slots() as usize];

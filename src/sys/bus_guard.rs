@@ -8,12 +8,12 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-
-/// The smallest page that any supported machine has: replacing less than the real one fails, and the handler then gives up.
-const PAGE: usize = 4096;
+use nix::unistd::{SysconfVar, sysconf};
 
 static BEGIN: AtomicUsize = AtomicUsize::new(0);
 static END: AtomicUsize = AtomicUsize::new(0);
+/// Bytes of a page.
+static PAGE: AtomicUsize = AtomicUsize::new(4096);
 static WAS_CUT: AtomicBool = AtomicBool::new(false);
 
 /// Runs `read`, which reads the map at `addresses`. `None` when a page of the map was not there: the file was cut short.
@@ -24,6 +24,8 @@ pub fn guarded<T>(addresses: Range<usize>, read: impl FnOnce() -> T) -> nix::Res
     BEGIN.store(addresses.start, Ordering::Relaxed);
     END.store(addresses.end, Ordering::Relaxed);
     WAS_CUT.store(false, Ordering::Relaxed);
+    let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|bytes| usize::try_from(bytes).ok());
+    PAGE.store(page.unwrap_or(4096), Ordering::Relaxed);
     let action = SigAction::new(
         SigHandler::SigAction(on_bus_error),
         SaFlags::SA_SIGINFO,
@@ -42,13 +44,14 @@ pub fn guarded<T>(addresses: Range<usize>, read: impl FnOnce() -> T) -> nix::Res
 extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo to a handler set with SA_SIGINFO; for SIGBUS it holds the address.
     let address = unsafe { (*info).si_addr() } as usize;
+    let page = PAGE.load(Ordering::Relaxed);
     let inside = (BEGIN.load(Ordering::Relaxed)..END.load(Ordering::Relaxed)).contains(&address);
     // SAFETY: replaces one page of the map, which nobody but the interrupted reader uses, by readable zeros.
     let replaced = inside
         && unsafe {
             libc::mmap(
-                ptr::without_provenance_mut(address & !(PAGE - 1)),
-                PAGE,
+                ptr::without_provenance_mut(address & !(page - 1)),
+                page,
                 libc::PROT_READ,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
                 -1,
@@ -72,6 +75,8 @@ mod tests {
     use memmap2::MmapOptions;
 
     use super::*;
+
+    const PAGE: usize = 65_536;
 
     #[test]
     fn a_file_that_is_cut_short_is_noticed_and_a_whole_one_is_read() {

@@ -19,38 +19,52 @@ pub struct User {
 }
 
 /// A user by name, or by number. `None`: nobody knows it.
-pub fn user(wanted: &str) -> Option<User> {
+///
+/// # Errors
+/// When the files do not tell and nobody else can be asked.
+pub fn user(wanted: &str) -> io::Result<Option<User>> {
     let is_it = |user: &User| user.name == wanted || wanted.parse() == Ok(user.uid);
-    read("/etc/passwd", passwd_line)
-        .into_iter()
-        .find(is_it)
-        .or_else(|| passwd_line(&getent(&["passwd", wanted])?))
+    match read("/etc/passwd", passwd_line).into_iter().find(is_it) {
+        Some(user) => Ok(Some(user)),
+        None => Ok(getent("passwd", wanted)?.and_then(|line| passwd_line(&line))),
+    }
 }
 
 /// A user by number.
 pub fn user_of(uid: u32) -> Option<User> {
-    user(&uid.to_string())
+    user(&uid.to_string()).ok().flatten()
 }
 
 /// Number of a group by name, or the number itself if there is such a group.
-pub fn group(wanted: &str) -> Option<u32> {
+///
+/// # Errors
+/// As for [`user`].
+pub fn group(wanted: &str) -> io::Result<Option<u32>> {
     let is_it = |group: &Group| group.name == wanted || wanted.parse() == Ok(group.gid);
-    read("/etc/group", group_line)
-        .into_iter()
-        .find(is_it)
-        .or_else(|| group_line(&getent(&["group", wanted])?))
-        .map(|group| group.gid)
+    let found = match read("/etc/group", group_line).into_iter().find(is_it) {
+        Some(group) => Some(group),
+        None => getent("group", wanted)?.and_then(|line| group_line(&line)),
+    };
+    Ok(found.map(|group| group.gid))
 }
 
 /// All groups of a user, its own first.
-pub fn groups_of(user: &User) -> Vec<u32> {
+///
+/// # Errors
+/// When getent(1) is there and fails: fewer groups than a user has are a fault that nobody would see.
+pub fn groups_of(user: &User) -> io::Result<Vec<u32>> {
     let mut groups = vec![user.gid];
     let listed = read("/etc/group", group_line)
         .into_iter()
         .filter(|group| group.members.contains(&user.name))
         .map(|group| group.gid);
     // NAME GID GID ...
-    let asked = getent(&["initgroups", &user.name]).unwrap_or_default();
+    let asked = match getent("initgroups", &user.name) {
+        Ok(line) => line.unwrap_or_default(),
+        // A machine without the program has no other source than the files.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
     let asked = asked
         .split_ascii_whitespace()
         .skip(1)
@@ -60,7 +74,7 @@ pub fn groups_of(user: &User) -> Vec<u32> {
             groups.push(gid);
         }
     }
-    groups
+    Ok(groups)
 }
 
 /// Addresses of a host.
@@ -74,7 +88,7 @@ pub fn host(name: &str) -> io::Result<Vec<IpAddr>> {
     let mut found: Vec<IpAddr> = Vec::new();
     for database in ["ahostsv4", "ahostsv6"] {
         // ADDRESS TYPE NAME, a line for each type of socket.
-        let lines = getent_lines(&[database, name]).unwrap_or_default();
+        let lines = getent_lines(database, name)?.unwrap_or_default();
         for address in lines
             .lines()
             .filter_map(|line| line.split_ascii_whitespace().next()?.parse().ok())
@@ -128,25 +142,40 @@ fn group_line(line: &str) -> Option<Group> {
     })
 }
 
-/// The first line of an answer; `None` when there is none, or no such program.
-fn getent(arguments: &[&str]) -> Option<String> {
-    getent_lines(arguments)?.lines().next().map(str::to_owned)
+/// The first line of an answer; `None` when nobody knows the name.
+fn getent(database: &str, name: &str) -> io::Result<Option<String>> {
+    let lines = getent_lines(database, name)?;
+    Ok(lines.and_then(|lines| lines.lines().next().map(str::to_owned)))
 }
 
-fn getent_lines(arguments: &[&str]) -> Option<String> {
-    // An option is no name; and where it is looked for is not left to who calls us.
-    if arguments.iter().any(|argument| argument.starts_with('-')) {
-        return None;
+/// Exit status of getent(1) for a name that is not there.
+const NOT_THERE: i32 = 2;
+
+fn getent_lines(database: &str, name: &str) -> io::Result<Option<String>> {
+    // An option is no name; and where the program is looked for is not left to who calls us.
+    if name.is_empty() || name.starts_with('-') {
+        return Ok(None);
     }
-    let output = Command::new("/usr/bin/getent")
-        .args(arguments)
+    let program = "/usr/bin/getent";
+    let output = Command::new(program)
+        .args([database, name])
         .env_clear()
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()
-        .ok()?;
+        .map_err(|error| {
+            let text = format!("the files do not tell, and {program} cannot be run: {error}");
+            io::Error::new(error.kind(), text)
+        })?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
+    match output.status.code() {
+        Some(0) => Ok((!text.is_empty()).then_some(text)),
+        Some(NOT_THERE) => Ok(None),
+        _ => Err(io::Error::other(format!(
+            "the files do not tell, and {program} {database} {name} failed: {}",
+            output.status
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -156,15 +185,16 @@ mod tests {
 
     #[test]
     fn root_is_known_by_name_and_number_and_nobody_else_by_a_strange_name() {
-        let root = user("root").unwrap();
+        let root = user("root").unwrap().unwrap();
         assert_eq!((root.uid, root.gid), (0, 0));
-        assert_eq!(user("0"), Some(root.clone()));
+        assert_eq!(user("0").unwrap(), Some(root.clone()));
         assert_eq!(user_of(0), Some(root.clone()));
-        assert_eq!(group("root"), Some(0));
-        assert!(groups_of(&root).starts_with(&[0]));
+        assert_eq!(group("root").unwrap(), Some(0));
+        assert!(groups_of(&root).unwrap().starts_with(&[0]));
         // Each of these is asked of the name service, in another process.
         for name in ["no-such-name", "", "-s", "a:b"] {
-            assert_eq!((user(name), group(name)), (None, None), "{name:?}");
+            let both = (user(name).unwrap(), group(name).unwrap());
+            assert_eq!(both, (None, None), "{name:?}");
         }
     }
 

@@ -26,6 +26,8 @@ pub enum AccountError {
     Unknown(String),
     /// It is root: policies never run as root.
     Root(String),
+    /// The look-up failed.
+    Lookup(String, io::Error),
 }
 
 impl std::fmt::Display for AccountError {
@@ -41,6 +43,9 @@ impl std::fmt::Display for AccountError {
                     "user \"{name}\" is root, and a policy never runs as root; set user = \"...\" in pmx.conf"
                 )
             }
+            AccountError::Lookup(name, error) => {
+                write!(f, "cannot look up user \"{name}\": {error}")
+            }
         }
     }
 }
@@ -52,26 +57,28 @@ impl std::error::Error for AccountError {}
 /// # Errors
 /// When there is no such user, or it is root.
 pub fn account(name: &str) -> Result<Account, AccountError> {
-    let user = names::user(name).ok_or_else(|| AccountError::Unknown(name.to_owned()))?;
+    let failed = |error| AccountError::Lookup(name.to_owned(), error);
+    let user = names::user(name).map_err(failed)?;
+    let user = user.ok_or_else(|| AccountError::Unknown(name.to_owned()))?;
     if user.uid == 0 {
         return Err(AccountError::Root(name.to_owned()));
     }
     Ok(Account {
         uid: user.uid,
         gid: user.gid,
-        groups: names::groups_of(&user),
+        groups: names::groups_of(&user).map_err(failed)?,
         name: user.name,
     })
 }
 
 /// Number of a user by name.
 pub fn uid_of(name: &str) -> Option<u32> {
-    names::user(name).map(|user| user.uid)
+    names::user(name).ok().flatten().map(|user| user.uid)
 }
 
 /// Number of a group by name.
 pub fn gid_of(name: &str) -> Option<u32> {
-    names::group(name)
+    names::group(name).ok().flatten()
 }
 
 /// May this process give its files to the group? Root may always, others when they are in it.

@@ -69,6 +69,11 @@ impl Timing {
         self.phase == phase && self.running_ns != 0
     }
 
+    /// Is an answer owed?
+    pub(super) fn is_begun(&self) -> bool {
+        self.begun_ns != 0
+    }
+
     pub(super) fn phase(&self) -> Phase {
         self.phase
     }
@@ -89,6 +94,13 @@ impl Timing {
         }
         if self.running_ns == 0 {
             self.running_ns = now_ns;
+        }
+    }
+
+    /// The MTA was told that it goes on: its patience begins anew.
+    pub(super) fn told(&mut self, now_ns: u64) {
+        if self.begun_ns != 0 {
+            self.begun_ns = now_ns;
         }
     }
 

@@ -121,12 +121,18 @@ impl Loop {
                     self.keep(connection, &input[at..], used > 0);
                     break Flow::Open;
                 }
-                Step::MessageOver => self.message_over(connection),
+                Step::MessageOver => {
+                    if out.len() == before {
+                        self.give_up_phase(connection);
+                    }
+                    self.message_over(connection);
+                }
                 Step::NewClient => {
                     let facts = Rc::clone(connection.session.facts());
                     connection.ctx = connection.engine.context(facts);
                     // The next client has its own time.
                     connection.group = None;
+                    self.give_up_phase(connection);
                 }
                 Step::Close(close) => {
                     self.explain(connection, &close);
@@ -189,10 +195,14 @@ impl Loop {
         }
         let before = out.len();
         let after = connection.session.answer(outcome, out, &mut self.tally);
-        if out.len() != before {
+        let answered = out.len() != before;
+        if answered {
             connection.group = None;
         }
         if after == After::MessageOver {
+            if !answered {
+                self.give_up_phase(connection);
+            }
             self.message_over(connection);
         }
     }
@@ -321,6 +331,7 @@ impl Loop {
             return self.connections.put(key, connection);
         }
         let mut out = std::mem::take(&mut self.out);
+        self.tell_progress(key, &mut connection);
         connection.session.progress(&mut out);
         let next = self.now + PROGRESS_EVERY;
         connection.next_progress = Some(next);

@@ -34,7 +34,9 @@ impl Loop {
     /// Nothing of this connection runs any more; `answered` says whether its MTA got what it waits for.
     pub(super) fn leave(&mut self, key: u64, connection: &mut Connection, answered: bool) {
         let idle = self.in_hand.is_none() && self.tally == self.published;
-        if idle && self.meter.is_empty() {
+        // What a read before this one began may be answered now, without a callback.
+        let owed = answered && connection.timing.is_begun();
+        if idle && self.meter.is_empty() && !owed {
             return;
         }
         let now_ns = clock::boottime_ns();
@@ -57,8 +59,16 @@ impl Loop {
             Some((current, connection)) if current == *key => Some(connection),
             _ => self.connections.get(*key),
         });
+        let work = match (waiting, current) {
+            (Some(waiting), _) => self.work_of(waiting),
+            // Between two packets of a message: who dies now takes it along.
+            (None, Some((_, connection))) if connection.session.in_message() => {
+                Work::between_packets(&connection.session.facts().borrow(), now_ns)
+            }
+            (None, _) => Work::idle(now_ns),
+        };
         Hand {
-            work: waiting.map_or_else(|| Work::idle(now_ns), |it| self.work_of(it)),
+            work,
             running: false,
             suspended: self.suspended.len() as u64,
         }
@@ -101,6 +111,23 @@ impl Loop {
         let took = Instant::now().saturating_duration_since(since.unwrap_or(self.now));
         self.meter.message(self.tally.processed(), took);
         took
+    }
+
+    /// What was begun will not be answered: its message was aborted, or its client has gone.
+    pub(super) fn give_up_phase(&mut self, connection: &mut Connection) {
+        if connection.timing.is_begun() {
+            let now_ns = clock::boottime_ns();
+            connection.timing.end(now_ns, &mut self.meter);
+        }
+    }
+
+    /// A progress packet goes to an MTA whose callback is suspended.
+    pub(super) fn tell_progress(&mut self, key: u64, connection: &mut Connection) {
+        self.wakes(key, connection);
+        connection.timing.told(clock::boottime_ns());
+        self.suspends(key, connection);
+        // To be published with what leaves now.
+        self.in_hand = Some(key);
     }
 
     /// How long the MTA waits for an answer at this phase (`mta_timeouts`).

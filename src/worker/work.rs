@@ -25,6 +25,13 @@ impl Work {
         }
     }
 
+    /// Nothing is in hand, in the middle of a message.
+    pub(super) fn between_packets(facts: &Facts, now_ns: u64) -> Work {
+        let mut work = Work::idle(now_ns);
+        records::put_text(&mut work.queue_id, facts.queue_id().unwrap_or(b""));
+        work
+    }
+
     /// A session's callback, since when its MTA waits. `redact` leaves out whatever names somebody.
     pub(super) fn of(facts: &Facts, phase: Phase, since_ns: u64, redact: bool) -> Work {
         let mut work = Work {

@@ -4,7 +4,7 @@
 use std::fmt::{Result, Write};
 use std::time::Duration;
 
-use scoreboard::{Event, EventKind, Header, History, Second, Verdict};
+use scoreboard::{Event, EventKind, History, Second, Snapshot, Verdict};
 
 use super::view::{queued_in_kernel, wall_ns};
 use super::words::{self, known, time};
@@ -34,12 +34,12 @@ enum Row {
 }
 
 /// The lines below a milter's others.
-pub(super) fn render(out: &mut String, header: &Header, history: &History) -> Result {
-    seconds(out, header, &history.seconds)?;
-    events(out, header, &history.events)
+pub(super) fn render(out: &mut String, board: &Snapshot, history: &History) -> Result {
+    seconds(out, board, &history.seconds)?;
+    events(out, board, &history.events)
 }
 
-fn seconds(out: &mut String, header: &Header, seconds: &[Second]) -> Result {
+fn seconds(out: &mut String, board: &Snapshot, seconds: &[Second]) -> Result {
     if seconds.is_empty() {
         return writeln!(out, "    seconds: none recorded");
     }
@@ -60,7 +60,7 @@ fn seconds(out: &mut String, header: &Header, seconds: &[Second]) -> Result {
                 write!(
                     out,
                     "    {} {:>5} {:>6} {:>5} {:>7} {:>6}",
-                    clock(header, second.at_ns),
+                    clock(board, second.at_ns),
                     second.busy,
                     second.requests,
                     second.waiting,
@@ -146,15 +146,15 @@ fn is_idle(row: &Row) -> bool {
     in_hand == [0; 3] && waiting == 0 && came.accepted == 0 && came.verdicts == [0; 6]
 }
 
-fn events(out: &mut String, header: &Header, events: &[Event]) -> Result {
+fn events(out: &mut String, board: &Snapshot, events: &[Event]) -> Result {
     if events.is_empty() {
         return writeln!(out, "    events: none recorded");
     }
     for event in events.iter().take(EVENTS).rev() {
-        let milliseconds = wall_ns(header, event.at_ns) / 1_000_000 % 1000;
+        let milliseconds = wall_ns(board, event.at_ns) / 1_000_000 % 1000;
         let line = format!(
             "    {}.{milliseconds:03} {:<9} {:<8} {:<11} {}",
-            clock(header, event.at_ns),
+            clock(board, event.at_ns),
             EventKind::from_word(event.kind).name(),
             slot(event).map_or_else(|| "-".to_owned(), |slot| format!("slot#{slot}")),
             pid(event).map_or_else(|| "-".to_owned(), |pid| format!("pid={pid}")),
@@ -166,8 +166,8 @@ fn events(out: &mut String, header: &Header, events: &[Event]) -> Result {
 }
 
 /// Local time of day of a stamp.
-fn clock(header: &Header, stamp_ns: u64) -> String {
-    let seconds = wall_ns(header, stamp_ns) / 1_000_000_000;
+fn clock(board: &Snapshot, stamp_ns: u64) -> String {
+    let seconds = wall_ns(board, stamp_ns) / 1_000_000_000;
     let time = calendar::local(i64::try_from(seconds).unwrap_or(i64::MAX));
     format!("{:02}:{:02}:{:02}", time.hour, time.minute, time.second)
 }

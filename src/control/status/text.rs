@@ -28,7 +28,7 @@ pub(super) fn render(views: &Views, detail: Detail) -> String {
         // Writing to a String cannot fail.
         let _ = milter(&mut out, view, detail);
         if let (Some(board), Some(history)) = (&view.board, &view.history) {
-            let _ = history::render(&mut out, &board.header, history);
+            let _ = history::render(&mut out, board, history);
         }
     }
     if views.milters.is_empty() && views.unknown == 0 {

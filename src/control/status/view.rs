@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use scoreboard::{BoardVerdict, Death, Header, History, Snapshot};
+use scoreboard::{BoardVerdict, Death, History, Snapshot};
 
 use crate::config::MilterName;
 use crate::control::StatusExit;
@@ -169,19 +169,21 @@ impl View {
     }
 }
 
-/// CLOCK_REALTIME ns at a BOOTTIME stamp of a board, by the anchor in its header.
-pub(super) fn wall_ns(header: &Header, stamp_ns: u64) -> u64 {
+/// CLOCK_REALTIME ns at a BOOTTIME stamp of a board: by both clocks now, for the wall clock may have been set since the board was made; on
+/// a board of an earlier boot by the anchor in its header.
+pub(super) fn wall_ns(board: &Snapshot, stamp_ns: u64) -> u64 {
+    if board.liveness.same_boot != Some(false) {
+        let age = board.now_ns.saturating_sub(stamp_ns);
+        return board.wall_ns.saturating_sub(age);
+    }
+    let header = &board.header;
     let since = stamp_ns.saturating_sub(header.created_boot_ns);
     header.created_wall_ns.saturating_add(since)
 }
 
 /// BOOTTIME of another boot says nothing today: the wall clock's anchor in the header does.
 fn age_by_wall_clock(board: &Snapshot, stamp_ns: u64) -> Duration {
-    Duration::from_nanos(
-        board
-            .wall_ns
-            .saturating_sub(wall_ns(&board.header, stamp_ns)),
-    )
+    Duration::from_nanos(board.wall_ns.saturating_sub(wall_ns(board, stamp_ns)))
 }
 
 /// Age of a stamp of the board, also of one from an earlier boot; `None` for 0, "never".
@@ -223,12 +225,13 @@ pub(super) fn lifetime(death: &Death) -> Option<Duration> {
     (death.forked_at_ns != 0).then(|| Duration::from_nanos(lived))
 }
 
-/// Connections that the pool has room for; `None` without a bound.
+/// Connections that the milter takes at once: what the pool has room for, or `concurrency_limit`; `None` without a bound.
 pub(super) fn capacity(board: &Snapshot) -> Option<u64> {
     let global = &board.global;
     // Without a pool the master tells 0 connections: one process serves all, and they wait in it.
-    let capacity = global.children_max.saturating_mul(global.connections_max);
-    (capacity > 0).then_some(capacity)
+    let room = global.children_max.saturating_mul(global.connections_max);
+    let bounds = [room, global.concurrency_limit];
+    bounds.into_iter().filter(|bound| *bound > 0).min()
 }
 
 /// Accepted connections that nobody serves yet: in the master's hands, or waiting for an interpreter.

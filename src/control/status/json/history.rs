@@ -52,5 +52,5 @@ fn event(board: &Snapshot, event: &Event) -> Value {
 
 /// Seconds since 1970 at a stamp.
 fn time(board: &Snapshot, stamp_ns: u64) -> f64 {
-    rounded(wall_ns(&board.header, stamp_ns) as f64 / 1e9)
+    rounded(wall_ns(board, stamp_ns) as f64 / 1e9)
 }

@@ -45,7 +45,6 @@ pub(super) fn slot(view: &View, board: &Snapshot, slot: &Slot) -> Value {
 pub(super) fn death(board: &Snapshot, death: &Death) -> Value {
     let (exit, signal) = decode_end(death.end);
     let cause = match (exit, signal) {
-        (Some(0), _) => "clean",
         (Some(_), _) => "error",
         (None, Some(_)) => "signal",
         (None, None) => "unknown",

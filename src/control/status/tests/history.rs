@@ -42,7 +42,7 @@ fn lines(seconds: Vec<Second>, events: Vec<Event>) -> Vec<String> {
     history.seconds.reverse();
     history.events.reverse();
     let mut out = String::new();
-    render(&mut out, &board(vec![]).header, &history).unwrap();
+    render(&mut out, &board(vec![]), &history).unwrap();
     out.lines().map(str::to_owned).collect()
 }
 

