@@ -2,9 +2,23 @@
 //!
 //!   status   `pmx-milter status` of 256 and 1,000 busy slots beside /bin/true: CPU and wall time of a whole process
 //!   publish  a child's publication beside a bare relaxed store and the counters of the prometheus-client crate
+//!   readers  a saturated milter with 1,000 readers of its board at 10 Hz, and without
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code)]
+#[path = "../load/drive.rs"]
+mod drive;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../tests/support/mta.rs"]
+mod mta;
 mod publish;
+mod readers;
+#[allow(dead_code)]
+#[path = "../load/report.rs"]
+mod report;
+#[allow(dead_code)]
+#[path = "../load/server.rs"]
+mod server;
 mod status;
 
 fn main() {
@@ -18,6 +32,9 @@ fn main() {
     }
     if wanted("status") {
         status::run();
+    }
+    if wanted("readers") {
+        readers::run();
     }
 }
 

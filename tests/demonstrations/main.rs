@@ -3,7 +3,7 @@
 //!  1 status while everything is stopped               `stopped`
 //!  2 post mortem                                      `post_mortem`; a board of an earlier boot also in tests/states.rs
 //!  3 the message that killed the child                `killer`; tests/status_long.rs, tests/board_contents.rs
-//!  4 counters conserved under kill -9                 `storm`
+//!  4 counters conserved under kill -9                 `conservation`
 //!  5 no torn read, without a lock                     scoreboard/tests/torn.rs, torn_stopped.rs, loom.rs
 //!  6 durations by phase, as the client measures them  `durations`; what it costs: benches/board, benches/load
 //!  7 the time that the MTA still waits                `deadline`
@@ -11,13 +11,14 @@
 //!  9 any number of monitors                           `monitors`; a thousand of them: benches/board
 //! 10 the time before, also of the dead                `history`
 //!
-//! One program, so that the storm, which takes its minute, goes on beside the others.
+//! One program, so that the storm of 4, which takes its minute, goes on beside the others.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod conservation;
 mod deadline;
 mod durations;
 mod history;
@@ -27,4 +28,3 @@ mod monitors;
 mod post_mortem;
 mod saturation;
 mod stopped;
-mod storm;

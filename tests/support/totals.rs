@@ -9,6 +9,9 @@ use super::milter::count;
 /// What a board says in all, from any of its readers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    pub accepted: u64,
+    /// Taken on by children. The one total that may go back: what a child never picked up before it died is returned, and counts again
+    /// where it is handed on.
     pub connections: u64,
     pub requests: u64,
     pub started: u64,
@@ -25,6 +28,7 @@ impl Totals {
     pub fn of(snapshot: &Snapshot) -> Totals {
         let counters = snapshot.counters();
         Totals {
+            accepted: snapshot.global.accepted,
             connections: snapshot.connections(),
             requests: snapshot.requests(),
             started: counters.messages_started,
@@ -48,6 +52,7 @@ impl Totals {
             "error",
         ];
         Totals {
+            accepted: count(&milter["accepted"]),
             connections: count(&milter["pool"]["connections"]),
             requests: count(&milter["pool"]["requests"]),
             started: count(&milter["messages_started"]),
@@ -74,7 +79,7 @@ impl Totals {
             let [a, b, c, d, e, f] = of.verdicts;
             let lost = [of.lost_connections, of.lost_messages];
             [
-                of.connections,
+                of.accepted,
                 of.started,
                 of.processed,
                 of.aborted,
@@ -94,6 +99,7 @@ impl Totals {
         let [accepted, rejected, tempfailed, others @ ..] = self.verdicts;
         assert_eq!(others, [0; 3], "{}", with());
         for (what, least, told, most) in [
+            ("accepted", before.greeted, self.accepted, after.opening),
             (
                 "connections",
                 before.greeted,
@@ -103,9 +109,14 @@ impl Totals {
             ("started", before.begun, self.started, after.mails),
             ("processed", before.finished, self.processed, after.ends),
             ("aborted", before.aborts_read, self.aborted, after.aborts),
-            ("accepted", before.accepted, accepted, after.ends),
-            ("rejected", before.rejected, rejected, after.ends),
-            ("tempfailed", before.tempfailed, tempfailed, after.ends),
+            ("verdict accept", before.accepted, accepted, after.ends),
+            ("verdict reject", before.rejected, rejected, after.ends),
+            (
+                "verdict tempfail",
+                before.tempfailed,
+                tempfailed,
+                after.ends,
+            ),
         ] {
             assert!(
                 (least..=most).contains(&told),

@@ -228,7 +228,7 @@ fn deaths_name_the_right_messages(
 }
 
 #[test]
-fn children_killed_at_random_under_load_never_make_the_board_differ_from_what_the_clients_know() {
+fn a_storm_of_kills_under_load_never_makes_the_board_differ_from_what_the_clients_know() {
     let seconds = wish("PMX_STORM_SECONDS", 60);
     let now = std::time::SystemTime::now();
     let clock = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
