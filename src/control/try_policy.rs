@@ -73,7 +73,7 @@ pub fn run(bundle: &Bundle, options: &Options, account: Option<&Account>) -> i32
             Ok(file) => sources.push((path.display().to_string(), Box::new(file))),
             Err(error) => {
                 eprintln!(
-                    "pmx-milter: cannot read the message {}: {error}",
+                    "pmx-milter: try: cannot read the message {}: {error}; give files with a message each, or none for the standard input",
                     path.display()
                 );
                 return 1;

@@ -5,14 +5,20 @@
 use crate::config::MilterName;
 
 use super::place::{each_once, running_in};
-use super::terminal::say;
+use super::terminal::{complain, say};
 use super::{Exit, Launch, Place, restart};
 
 /// The verb: without names every milter that runs; with names those of them that run.
 pub fn try_restart(place: &Place, names: &[MilterName], how: Launch) -> Exit {
-    let running = match running_in(&place.find().run_dir) {
+    let running = match place
+        .config()
+        .and_then(|config| running_in(&config.run_dir))
+    {
         Ok(running) => running,
-        Err(exit) => return exit,
+        Err(exit) => {
+            complain("try-restart: not done; running milters are untouched");
+            return exit;
+        }
     };
     if names.is_empty() && running.is_empty() {
         say("no milter runs: nothing to restart");

@@ -59,8 +59,12 @@ impl fmt::Display for ListenError {
                     Some(libc::EACCES) => {
                         "; a port below 1024 needs root, a socket needs a directory that may be written"
                     }
-                    Some(libc::EADDRNOTAVAIL) => "; this machine has no such address",
-                    Some(libc::ENOENT) => "; its directory does not exist",
+                    Some(libc::EADDRNOTAVAIL) => {
+                        "; this machine has no such address (those it has: ip addr)"
+                    }
+                    Some(libc::ENOENT) => {
+                        "; its directory does not exist: create it, or mend the path"
+                    }
                     _ => "",
                 };
                 write!(f, "cannot {what} {port}: {error}{advice}")

@@ -61,7 +61,14 @@ impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PolicyError::Read { path, error } => {
-                write!(f, "cannot read {} for the policy: {error}", path.display())
+                write!(f, "cannot read {} for the policy: {error}", path.display())?;
+                match error.kind() {
+                    io::ErrorKind::NotFound => f.write_str("; write it, or mend its name"),
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        "; let the user of the milters read it and search its directories (chmod o+r, o+x)",
+                    ),
+                    _ => Ok(()),
+                }
             }
             PolicyError::TooLarge { path, limit } => {
                 write!(
