@@ -62,7 +62,7 @@ fn later_schema(schema: &str) -> String {
     };
     let new = [
         field("header", "novelty_off", 37, "plain"),
-        field("global", "comets", 122, "counter"),
+        field("global", "comets", 123, "counter"),
         field("master", "base.eclipses", 103, "counter"),
         field("child", "counters.eclipses", 99, "counter"),
         field("child", "moons", 98, "gauge"),
@@ -175,7 +175,7 @@ fn later(old: &[u8]) -> Vec<u8> {
     }
     // The new words, in both copies; the rest of what is new is the 0x5a of above.
     for copy in [640, 1920] {
-        put(&mut board, copy / 8 + 122, 11);
+        put(&mut board, copy / 8 + 123, 11);
     }
     for copy in 0..2 {
         let at = |offset: u64, word: u64| usize::try_from(offset / 8 + word).unwrap();

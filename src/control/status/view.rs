@@ -176,6 +176,10 @@ pub(super) fn wall_ns(board: &Snapshot, stamp_ns: u64) -> u64 {
         let age = board.now_ns.saturating_sub(stamp_ns);
         return board.wall_ns.saturating_sub(age);
     }
+    by_anchor(board, stamp_ns)
+}
+
+fn by_anchor(board: &Snapshot, stamp_ns: u64) -> u64 {
     let header = &board.header;
     let since = stamp_ns.saturating_sub(header.created_boot_ns);
     header.created_wall_ns.saturating_add(since)
@@ -183,7 +187,7 @@ pub(super) fn wall_ns(board: &Snapshot, stamp_ns: u64) -> u64 {
 
 /// BOOTTIME of another boot says nothing today: the wall clock's anchor in the header does.
 fn age_by_wall_clock(board: &Snapshot, stamp_ns: u64) -> Duration {
-    Duration::from_nanos(board.wall_ns.saturating_sub(wall_ns(board, stamp_ns)))
+    Duration::from_nanos(board.wall_ns.saturating_sub(by_anchor(board, stamp_ns)))
 }
 
 /// Age of a stamp of the board, also of one from an earlier boot; `None` for 0, "never".

@@ -46,9 +46,9 @@ fn lines(seconds: Vec<Second>, events: Vec<Event>) -> Vec<String> {
     out.lines().map(str::to_owned).collect()
 }
 
-/// Local time of so many seconds after the board was made.
+/// Local time of so many seconds after the board was made, by the clocks now: 7,000 s at 1,000 s of BOOTTIME, and it was made at 10 s.
 fn clock(seconds: i64) -> String {
-    let time = calendar::local(5_000 + seconds);
+    let time = calendar::local(7_000 - (1_000 - 10) + seconds);
     format!("{:02}:{:02}:{:02}", time.hour, time.minute, time.second)
 }
 

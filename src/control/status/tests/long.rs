@@ -98,7 +98,7 @@ policy: running
     messages: started=4 aborted=0 lost=0 in_progress=2 recipients_refused=0
     connections: accepted=5 rejected=0 waiting=0 backlog=- lost=1
     late answers: 0
-    at capacity: 12.0s in 4 episodes, now for 3.0s
+    at capacity: 11.8s in 4 episodes, now for 3.0s
     not accepting: every child is full
     generation 2: 1 of 2 old
     message time: p50 <= 64us p90 <= 1.02ms p99 <= 1.02ms
