@@ -87,7 +87,8 @@ impl PhaseHistograms {
         self.0.as_flattened()
     }
 
-    pub(crate) fn words_mut(&mut self) -> &mut [u64] {
+    /// The same, to be written.
+    pub fn words_mut(&mut self) -> &mut [u64] {
         self.0.as_flattened_mut()
     }
 }

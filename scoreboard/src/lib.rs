@@ -157,6 +157,8 @@ mod create;
 #[cfg(not(loom))]
 mod fields;
 #[cfg(not(loom))]
+mod handover;
+#[cfg(not(loom))]
 pub mod liveness;
 #[cfg(not(loom))]
 mod map;
@@ -175,6 +177,8 @@ pub use books::{Account, Books, MasterBooks, SlotBooks};
 pub use collect::{Cut, Detail};
 #[cfg(not(loom))]
 pub use create::{CreateError, Spec};
+#[cfg(not(loom))]
+pub use handover::{Descriptors, Handover, Relay};
 #[cfg(not(loom))]
 pub use histogram::PhaseHistograms;
 #[cfg(not(loom))]

@@ -27,13 +27,13 @@ use crate::sync::{AtomicU64, Ordering};
 /// The master's side of a board. Output only: the master steers by its own records.
 #[derive(Debug)]
 pub struct Board {
-    files: Created,
-    name: String,
-    global_version: u64,
-    master_versions: Vec<u64>,
-    deaths: u64,
-    seconds: u64,
-    events: u64,
+    pub(crate) files: Created,
+    pub(crate) name: String,
+    pub(crate) global_version: u64,
+    pub(crate) master_versions: Vec<u64>,
+    pub(crate) deaths: u64,
+    pub(crate) seconds: u64,
+    pub(crate) events: u64,
 }
 
 impl Board {
@@ -247,7 +247,7 @@ impl Board {
     }
 }
 
-fn version_word(words: &[AtomicU64], place: &Place) -> u64 {
+pub(crate) fn version_word(words: &[AtomicU64], place: &Place) -> u64 {
     words
         .get(place.version)
         .map_or(0, |cell| cell.load(Ordering::Relaxed))
