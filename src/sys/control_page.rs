@@ -52,6 +52,19 @@ impl ControlPage {
         Ok((fd, page))
     }
 
+    /// Maps a page that another program of this process made.
+    ///
+    /// # Errors
+    /// The kernel's; `InvalidData` when it has another size: touching a map of it could kill us.
+    pub fn take_up(fd: &OwnedFd) -> io::Result<ControlPage> {
+        let size = nix::sys::stat::fstat(fd)?.st_size;
+        if size != PAGE_BYTES as i64 {
+            let text = "a control page of another size";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        ControlPage::map(fd)
+    }
+
     /// Maps an existing page; a later fork does not inherit the mapping.
     ///
     /// # Errors

@@ -127,6 +127,17 @@ struct Held {
     pid: i32,
 }
 
+/// Who holds the lock on one byte, of the processes that have a pid here and are not this one.
+///
+/// # Errors
+/// The kernel's.
+pub fn holder_of(file: &File, byte: i64) -> io::Result<Option<Pid>> {
+    let held = query(file, byte, 1)?;
+    Ok(held
+        .filter(|held| held.pid > 0)
+        .map(|held| Pid::from_raw(held.pid)))
+}
+
 fn query(file: &File, start: i64, len: i64) -> io::Result<Option<Held>> {
     let mut request = flock(start, len);
     // SAFETY: F_GETLK reads and writes a struct flock at a valid pointer; the descriptor is open.

@@ -8,6 +8,7 @@ pub mod calendar;
 pub mod capability;
 pub mod clock;
 pub mod control_page;
+pub mod exec;
 pub mod lock;
 pub mod lua_guard;
 pub mod memory;

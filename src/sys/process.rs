@@ -119,6 +119,11 @@ pub fn set_name(name: &str) {
     }
 }
 
+/// This process, forked a moment ago by one with a single thread, is killed when its parent ends. True unless that has happened already.
+pub fn die_with_parent(parent: Pid) -> bool {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_ok() && nix::unistd::getppid() == parent
+}
+
 /// Puts /dev/null on standard input, output and error.
 ///
 /// # Errors
@@ -262,6 +267,17 @@ pub fn stat(pid: i32) -> Option<ProcStat> {
         vsz_bytes: number(20)?,
         rss_bytes: number(21)? * page_bytes(),
     })
+}
+
+/// Does a process hold this signal back, as one does that reads it by a descriptor? False when it is gone or hidden.
+pub fn holds_back(pid: Pid, signal: Signal) -> bool {
+    let Ok(status) = fs::read(format!("/proc/{pid}/status")) else {
+        return false;
+    };
+    let status = String::from_utf8_lossy(&status);
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let bits = blocked.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    bits.is_some_and(|bits| bits >> (signal as i32 - 1) & 1 == 1)
 }
 
 /// Bytes of a memory page.

@@ -5,12 +5,14 @@ use std::io;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// The signals of a master: HUP and TERM stop gracefully, INT stops now, USR1 reopens logs, CHLD tells of a death.
-pub const MASTER: [Signal; 5] = [
+/// The signals of a master: HUP and TERM stop gracefully, INT stops now, USR1 reopens logs, USR2 says that a restart is asked for, CHLD
+/// tells of a death.
+pub const MASTER: [Signal; 6] = [
     Signal::SIGHUP,
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGUSR1,
+    Signal::SIGUSR2,
     Signal::SIGCHLD,
 ];
 
@@ -89,7 +91,7 @@ pub fn end_by(signal: Signal) {
     let _ = nix::sys::signal::raise(signal);
 }
 
-/// A child's dispositions: INT, HUP, TERM and USR1 are its master's business (a terminal sends INT and HUP to the whole group, systemd TERM to
+/// A child's dispositions: INT, HUP, TERM, USR1 and USR2 are its master's business (a terminal sends INT and HUP to the whole group, systemd TERM to
 /// the whole service: a child that died of it would cut the connections that a graceful stop lets finish); everything else is the default,
 /// nothing is blocked.
 ///
@@ -101,6 +103,7 @@ pub fn reset_in_child() -> io::Result<()> {
         Signal::SIGHUP,
         Signal::SIGTERM,
         Signal::SIGUSR1,
+        Signal::SIGUSR2,
         Signal::SIGPIPE,
     ] {
         ignore(signal)?;
