@@ -1,5 +1,7 @@
-//! The paths on which control and master meet: `NAME.lock`, `NAME.pid`, `NAME.scoreboard` in the run directory.
+//! The paths on which control and master meet: `NAME.lock`, `NAME.pid`, `NAME.scoreboard` in the run directory, and the requests for restarts.
 #![forbid(unsafe_code)]
+
+pub mod request;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -43,9 +45,24 @@ impl Paths {
         self.file("scoreboard")
     }
 
+    /// A board that is made for a trial and removed again.
+    pub fn trial_board(&self) -> PathBuf {
+        self.file("scoreboard-trial")
+    }
+
     /// The board after a completed stop.
     pub fn last_board(&self) -> PathBuf {
         self.file("scoreboard.last")
+    }
+
+    /// A request for a restart.
+    fn request(&self, id: &str) -> PathBuf {
+        self.file(&format!("restart-{id}"))
+    }
+
+    /// The answer to it.
+    fn answer(&self, id: &str) -> PathBuf {
+        self.file(&format!("answer-{id}"))
     }
 
     fn file(&self, ending: &str) -> PathBuf {
