@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::policy::{self, Bundle, Limits, PolicyError};
 use crate::sys::process::{self, Ended, Forked, PidFd};
@@ -93,10 +94,12 @@ pub fn check(
     let system = |error: io::Error| CheckError::System(path.to_owned(), error);
     let (ours, theirs) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|error| system(error.into()))?;
+    let asker = Pid::this();
     match process::fork_single_threaded().map_err(system)? {
         Forked::Child => {
             drop(ours);
-            let answered = std::panic::catch_unwind(|| answer(path, limits, account, theirs));
+            let answered =
+                std::panic::catch_unwind(|| answer(path, limits, (account, asker), theirs));
             process::exit_now(i32::from(answered.is_err()));
         }
         Forked::Parent(pid) => {
@@ -122,8 +125,8 @@ pub fn check(
 }
 
 /// The checker's side.
-fn answer(path: &Path, limits: &Limits, account: Option<&Account>, pipe: OwnedFd) {
-    let result = prepare(account)
+fn answer(path: &Path, limits: &Limits, (account, asker): (Option<&Account>, Pid), pipe: OwnedFd) {
+    let result = prepare(account, asker)
         .map_err(|error| format!("cannot check policy {}: {error}", path.display()))
         .and_then(|()| policy::check_here(path, limits).map_err(|error| describe(&error, account)));
     let (first, bytes) = match &result {
@@ -137,11 +140,15 @@ fn answer(path: &Path, limits: &Limits, account: Option<&Account>, pipe: OwnedFd
         .and_then(|()| pipe.write_all(&bytes));
 }
 
-fn prepare(account: Option<&Account>) -> io::Result<()> {
+fn prepare(account: Option<&Account>, asker: Pid) -> io::Result<()> {
     signal::reset_in_child()?;
     process::set_name("pmx-checker");
     if let Some(account) = account {
         become_account(account)?;
+    }
+    // After the change of user, which takes it back. Nobody wants to know any more what it would find out.
+    if !process::die_with_parent(asker) {
+        return Err(io::Error::other("whoever asked is gone"));
     }
     // Best effort: a kernel without seccomp runs the top level all the same, as it will run the callbacks.
     let _ = sandbox::enter();
