@@ -17,7 +17,8 @@
 //! | [`sys`] | any | fork, signals, locks, descriptors: the only unsafe beside the board's map |
 //!
 //! One word, one meaning: *milter* a configured filter service · *master* its top-level process · *pool*, *slot*, *child*
-//! (the process in a slot) · *retiring* about to go away · *interpreter* a thread with a Lua state · *session* one MTA
+//! (the process in a slot) · *retiring* about to go away ·
+//! *generation* of configuration and policy, one more with each restart · *trial* of the program that is to take over · *interpreter* a thread with a Lua state · *session* one MTA
 //! connection · *command* MTA to filter, *reply* filter to MTA · *stage* where the dialogue is · *policy* the script,
 //! *verdict* what it decides, *edit* a change to the message · *board* the scoreboard file, *record* what one writer
 //! publishes, *snapshot* what a reader got.

@@ -261,7 +261,7 @@ impl Lines {
                 Some(Line::Failed(status, text)) => {
                     return Some(Outcome::Failed(Exit::from_code(status), text));
                 }
-                None => {}
+                Some(Line::Changed(_)) | None => {}
             }
         }
         // A master does not write so much without a line's end.

@@ -6,9 +6,10 @@ use scoreboard::records::{
     self, ChildRecord, Counters, Death, FLAG_NO_POOL, GlobalRecord, MasterRecord, MilterState,
     NotAccepting, SlotState,
 };
-use scoreboard::{Board, EventKind, PhaseHistograms, history};
+use scoreboard::{Board, EventKind, PhaseHistograms, Relay, history};
 
 use super::diary::Busy;
+use super::handover::{self, State};
 use crate::config::MilterConfig;
 use crate::sys::clock;
 use crate::sys::process::Ended;
@@ -21,6 +22,26 @@ pub(super) struct Books {
     /// What earlier processes of each slot observed.
     histograms: Vec<PhaseHistograms>,
     pub(super) busy: Busy,
+    /// The board of before a restart, while children write to it.
+    former: Option<Former>,
+}
+
+/// A board that the next program could not go on with: too small, or of another layout.
+pub(super) struct Former {
+    pub(super) board: Board,
+    /// The slots whose children write to it.
+    pub(super) slots: Vec<(u32, Relay)>,
+}
+
+impl Former {
+    /// Says on it that it is no more kept, for whoever has it open.
+    fn close(&mut self, global: &GlobalRecord) {
+        if self.board.is_of_this_layout() {
+            let mut last = *global;
+            last.state = MilterState::Stopped.word();
+            self.board.publish_global(&last);
+        }
+    }
 }
 
 /// What a death came to.
@@ -40,37 +61,138 @@ impl Books {
         global.state = MilterState::Starting.word();
         global.generation = 1;
         global.not_accepting = NotAccepting::NoChild.word();
-        global.slots_max = u64::from(milter.most_slots());
-        global.flags = if milter.without_pool() {
-            FLAG_NO_POOL
-        } else {
-            0
-        };
-        global.interpreters_max = u64::from(milter.interpreters);
-        global.connections_max = milter.child_capacity().map_or(0, u64::from);
         global.last_slot = u64::MAX;
-        global.children_max = u64::from(milter.most_children());
-        global.children_min = u64::from(milter.min_pooled_procs);
-        global.command_timeout_ns = nanoseconds(milter.mta_command_timeout);
-        global.content_timeout_ns = nanoseconds(milter.mta_content_timeout);
         global.backlog = history::UNKNOWN;
-        global.redacted = u64::from(milter.redact);
-        global.concurrency_limit = milter.concurrency_limit.map_or(0, u64::from);
-        records::put_text(&mut global.port, milter.port.to_string().as_bytes());
-        records::put_text(&mut global.version, env!("CARGO_PKG_VERSION").as_bytes());
-        let slots = vec![MasterRecord::zeroed(); milter.most_slots() as usize];
+        configure(&mut global, milter);
         let mut books = Books {
             board,
             global,
-            histograms: vec![PhaseHistograms::default(); slots.len()],
-            slots,
+            histograms: Vec::new(),
+            slots: Vec::new(),
             busy: Busy::new(),
+            former: None,
         };
-        for slot in 0..milter.most_slots() {
-            books.slots[slot as usize].incarnation = 1;
-        }
+        books.make_room(milter.most_slots() as usize);
         books.publish_global();
         books
+    }
+
+    /// The books of the program before, for a new configuration. `former`: the board to which the children write that `on_former` names,
+    /// if it is not this one; then what is known is published on this one, which is new or was before.
+    pub(super) fn take_up(
+        board: Board,
+        former: Option<Board>,
+        on_former: &[u32],
+        state: &State,
+        milter: &MilterConfig,
+    ) -> Books {
+        let mut global: GlobalRecord = handover::record(&state.global);
+        configure(&mut global, milter);
+        let mut books = Books {
+            board,
+            global,
+            histograms: Vec::new(),
+            slots: Vec::new(),
+            busy: Busy::since(state.busy_slots, state.busy_since_ns),
+            former: None,
+        };
+        for slot in &state.slots {
+            let mut histograms = PhaseHistograms::default();
+            for (to, word) in histograms.words_mut().iter_mut().zip(&slot.histograms) {
+                *to = *word;
+            }
+            books.histograms.push(histograms);
+            books.slots.push(handover::record(&slot.record));
+        }
+        if let Some(board) = former {
+            books.follow(board, on_former);
+        }
+        books
+    }
+
+    /// The children of these slots write to a board of before.
+    fn follow(&mut self, former: Board, slots: &[u32]) {
+        let relays = slots
+            .iter()
+            .filter_map(|slot| Some((*slot, self.slots.get(*slot as usize)?.incarnation)))
+            .map(|(slot, incarnation)| {
+                let relay = self.board.begin_relay(slot, incarnation, &former);
+                (slot, relay)
+            })
+            .collect();
+        let mut former = Former {
+            board: former,
+            slots: relays,
+        };
+        former.close(&self.global);
+        self.former = Some(former);
+        let used = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        for slot in 0..used {
+            let (record, histograms) =
+                (&self.slots[slot as usize], &self.histograms[slot as usize]);
+            self.board
+                .write_master_histograms(slot, record.histogram_copy, histograms);
+            self.publish_slot(slot);
+        }
+        self.publish_global();
+    }
+
+    /// Shows what children write that know only the board of before.
+    pub(super) fn relay(&mut self) {
+        if let Some(former) = &mut self.former {
+            for (_, relay) in &mut former.slots {
+                self.board.relay(relay, &former.board);
+            }
+        }
+    }
+
+    /// The board of before, and the slots whose children write to it.
+    pub(super) fn former(&self) -> Option<&Former> {
+        self.former.as_ref()
+    }
+
+    /// In a forked child: the master's boards are none of its business.
+    pub(super) fn leave(self) {
+        self.board.leave();
+        if let Some(former) = self.former {
+            former.board.leave();
+        }
+    }
+
+    /// The board to which the child in a slot writes.
+    pub(super) fn board_of(&self, slot: u32) -> &Board {
+        match &self.former {
+            Some(former) if former.slots.iter().any(|(it, _)| *it == slot) => &former.board,
+            _ => &self.board,
+        }
+    }
+
+    /// The child in a slot writes no more.
+    fn forget(&mut self, slot: u32) {
+        if let Some(former) = &mut self.former {
+            former.slots.retain(|(it, _)| *it != slot);
+            if former.slots.is_empty() {
+                self.former = None;
+            }
+        }
+    }
+
+    /// Records of slots that were never used, up to so many in all.
+    pub(super) fn make_room(&mut self, slots: usize) {
+        let fresh = MasterRecord {
+            incarnation: 1,
+            ..MasterRecord::zeroed()
+        };
+        let slots = slots.max(self.slots.len());
+        self.slots.resize(slots, fresh);
+        self.histograms.resize(slots, PhaseHistograms::default());
+    }
+
+    /// What earlier processes of a slot observed.
+    pub(super) fn histograms_words(&self, slot: usize) -> Vec<u64> {
+        self.histograms
+            .get(slot)
+            .map_or_else(Vec::new, |it| it.words().to_vec())
     }
 
     /// Publishes the global record; its heartbeat is now.
@@ -105,12 +227,14 @@ impl Books {
             Ended::Signalled(signal) => records::encode_end(None, Some(signal)),
         };
         self.slot_event(EventKind::Death, slot, end);
+        let mut last = self.board_of(slot).read_child(slot);
+        let observed = self.board_of(slot).read_child_histograms(slot);
+        self.forget(slot);
         let record = &mut self.slots[slot as usize];
-        let mut last = self.board.read_child(slot);
         if last.incarnation == record.incarnation {
             // Written to the spare copy, which counts from the publication below on.
             let before = &mut self.histograms[slot as usize];
-            *before = before.plus(&self.board.read_child_histograms(slot));
+            *before = before.plus(&observed);
             record.histogram_copy ^= 1;
             self.board
                 .write_master_histograms(slot, record.histogram_copy, before);
@@ -170,6 +294,26 @@ impl Books {
             last,
         }
     }
+}
+
+/// What the configuration says of the milter.
+fn configure(global: &mut GlobalRecord, milter: &MilterConfig) {
+    global.slots_max = u64::from(milter.most_slots());
+    global.flags = if milter.without_pool() {
+        FLAG_NO_POOL
+    } else {
+        0
+    };
+    global.interpreters_max = u64::from(milter.interpreters);
+    global.connections_max = milter.child_capacity().map_or(0, u64::from);
+    global.children_max = u64::from(milter.most_children());
+    global.children_min = u64::from(milter.min_pooled_procs);
+    global.command_timeout_ns = nanoseconds(milter.mta_command_timeout);
+    global.content_timeout_ns = nanoseconds(milter.mta_content_timeout);
+    global.redacted = u64::from(milter.redact);
+    global.concurrency_limit = milter.concurrency_limit.map_or(0, u64::from);
+    records::put_text(&mut global.port, milter.port.to_string().as_bytes());
+    records::put_text(&mut global.version, env!("CARGO_PKG_VERSION").as_bytes());
 }
 
 /// What a dead child counted, as far as it can be true: it began every message that it ended, and finished no connection that it was not handed.

@@ -5,30 +5,30 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::signalfd::SignalFd;
 use scoreboard::{Board, Spec};
 
 use super::board::Books;
 use super::listener::{Access, ListenError, Listener};
 use super::notify::Notify;
 use super::report::Line;
-use super::{Master, Phase, Report, Setup, turn};
-use crate::checker;
+use super::{Master, Phase, Report, Setup, takeover, turn};
 use crate::config::{LogTo, MilterConfig, Port};
-use crate::policy::Limits;
 use crate::run_dir::{self, Paths};
 use crate::sys::backlog::BacklogGauge;
 use crate::sys::user::{self, Account};
 use crate::sys::{capability, lock, process, random, signal};
 
 /// Exit statuses of a start (LSB).
-mod status {
-    pub(super) const GENERIC: i32 = 1;
-    pub(super) const PERMISSION: i32 = 4;
-    pub(super) const NOT_CONFIGURED: i32 = 6;
+pub(super) mod status {
+    pub(in crate::master) const GENERIC: i32 = 1;
+    pub(in crate::master) const PERMISSION: i32 = 4;
+    pub(in crate::master) const NOT_CONFIGURED: i32 = 6;
 }
 
 /// Bytes of the lock file for one master's children: more than a board has slots.
@@ -48,7 +48,7 @@ pub(super) struct Refusal {
     pub(super) text: String,
 }
 
-fn refuse(status: i32, text: impl std::fmt::Display) -> Refusal {
+pub(super) fn refuse(status: i32, text: impl std::fmt::Display) -> Refusal {
     Refusal {
         status,
         text: text.to_string(),
@@ -167,17 +167,7 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         }
     };
     let now = Instant::now();
-    let loops = || -> io::Result<(Epoll, Epoll)> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let wakes = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(
-            &signals,
-            EpollEvent::new(EpollFlags::EPOLLIN, turn::SIGNALS),
-        )?;
-        epoll.add(&wakes.0, EpollEvent::new(EpollFlags::empty(), turn::WAKES))?;
-        Ok((epoll, wakes))
-    };
-    let (epoll, wakes) = match loops() {
+    let (epoll, wakes) = match loops(&signals) {
         Ok(loops) => loops,
         Err(error) => {
             listener.remove_file();
@@ -213,6 +203,11 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         children,
         in_hand: VecDeque::new(),
         generation: 1,
+        askers: Vec::new(),
+        trial: None,
+        exchange: None,
+        successors: 0,
+        slots_before: 0,
         grow: false,
         backoff_until: None,
         resources_until: None,
@@ -231,6 +226,15 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
     })))
 }
 
+/// The loop's own poller and the one for the children.
+pub(super) fn loops(signals: &SignalFd) -> io::Result<(Epoll, Epoll)> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let wakes = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(signals, EpollEvent::new(EpollFlags::EPOLLIN, turn::SIGNALS))?;
+    epoll.add(&wakes.0, EpollEvent::new(EpollFlags::empty(), turn::WAKES))?;
+    Ok((epoll, wakes))
+}
+
 /// Policy and board: what can fail after the port is ours.
 fn build(
     milter: &MilterConfig,
@@ -239,25 +243,33 @@ fn build(
     group: Option<u32>,
     report: &mut Report,
 ) -> Result<(crate::policy::Bundle, Books), Refusal> {
-    let limits = Limits {
-        memory: milter.interpreter_memory_limit,
-        callback_timeout: milter.callback_timeout,
-        ..Limits::default()
-    };
-    let bundle = checker::check(&milter.policy, &limits, account.as_ref())
-        .map_err(|error| refuse(status::NOT_CONFIGURED, error))?;
-    let spec = Spec {
+    let bundle = takeover::check_policy(milter, account.as_ref())?;
+    let spec = board_spec(milter, group);
+    let board = make_board(paths, &paths.board(), &spec)?;
+    if let Some(warning) = board.warning() {
+        report.warning(&warning);
+        log::warn!("{warning}");
+    }
+    Ok((bundle, Books::new(board, milter)))
+}
+
+/// What a new board shall be.
+pub(super) fn board_spec(milter: &MilterConfig, group: Option<u32>) -> Spec {
+    Spec {
         capacity: milter.max_pooled_procs.saturating_mul(4).max(1024),
         mode: milter.status_mode,
         group,
         previous_instance: [0, 0],
-    };
-    let file = paths.board();
+    }
+}
+
+/// Makes a board.
+pub(super) fn make_board(paths: &Paths, file: &Path, spec: &Spec) -> Result<Board, Refusal> {
     let name = file
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let board = Board::create(paths.dir(), &name, &spec).map_err(|error| {
+    Board::create(paths.dir(), &name, spec).map_err(|error| {
         let status = match std::error::Error::source(&error)
             .and_then(|source| source.downcast_ref::<io::Error>())
         {
@@ -268,12 +280,7 @@ fn build(
             status,
             format_args!("cannot make the board {}: {error}", file.display()),
         )
-    })?;
-    if let Some(warning) = board.warning() {
-        report.warning(&warning);
-        log::warn!("{warning}");
-    }
-    Ok((bundle, Books::new(board, milter)))
+    })
 }
 
 /// Opens and takes the lock; `None` when another master has it. The file is never closed while we live, and never removed: both would lose locks.
@@ -401,13 +408,13 @@ pub(super) fn socket_access(
 }
 
 /// Connections that one child carries: what is configured, as far as there are descriptors.
-fn capacity(milter: &MilterConfig, descriptors: u64) -> Option<u64> {
+pub(super) fn capacity(milter: &MilterConfig, descriptors: u64) -> Option<u64> {
     let possible = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(1);
     let configured = milter.child_capacity().map_or(u64::MAX, u64::from);
     Some(configured.min(possible))
 }
 
-fn warn_early(
+pub(super) fn warn_early(
     milter: &MilterConfig,
     descriptors: u64,
     capacity: Option<u64>,
@@ -437,7 +444,7 @@ fn warn_early(
     }
 }
 
-fn start_log(
+pub(super) fn start_log(
     milter: &MilterConfig,
     paths: &Paths,
     account: Option<&Account>,

@@ -3,6 +3,8 @@
 //! Nothing that a child writes is believed further than it can harm: what it finished is clamped between what was known and what it was handed.
 #![forbid(unsafe_code)]
 
+mod handed;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -16,6 +18,8 @@ use crate::sys::control_page::{ControlPage, Word};
 use crate::sys::pass_fd;
 use crate::worker::{Treatment, order, word};
 
+pub(super) use handed::ChildState;
+
 /// Wake-ups read of one child a turn: a child that floods its master costs it no more.
 const MOST_WAKES: usize = 512;
 
@@ -27,8 +31,8 @@ pub(super) struct Child {
     /// The child's end: what a dead or stopped child has not read is taken back through it.
     pub(super) far_end: OwnedFd,
     page: ControlPage,
-    /// Kept for a hand-over to another master.
-    _page_descriptor: OwnedFd,
+    /// Kept for the next program.
+    page_descriptor: OwnedFd,
     pub(super) ready: bool,
     pub(super) retiring: bool,
     /// It left a connection unread, and has not shown since that it reads.
@@ -43,12 +47,35 @@ pub(super) struct Child {
     marked: u64,
     marked_returned: u64,
     marked_completed: u64,
-    pub(super) limits: Limits,
     /// Orders that its full socket did not take.
     due: Vec<u8>,
     pub(super) killed: bool,
     /// The deadline that it was found to be past.
     late_until: Option<u64>,
+    /// What its configuration lets it carry, which may not be ours any more.
+    terms: Terms,
+}
+
+/// What holds for one child: what was configured when it was born.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Number of its configuration and policy.
+    pub(super) generation: u64,
+    /// Connections that it carries at once; `None`: no bound.
+    pub(super) capacity: Option<u64>,
+    /// Most interpreters that it has.
+    pub(super) interpreters: u32,
+    /// When it retires.
+    pub(super) limits: Limits,
+}
+
+/// A connection that was accepted, or taken back, and is not with a child.
+#[derive(Debug)]
+pub(super) struct InHand {
+    pub(super) socket: OwnedFd,
+    pub(super) treatment: Treatment,
+    /// It is TCP.
+    pub(super) tcp: bool,
 }
 
 /// What a child said when its socket was read.
@@ -60,7 +87,7 @@ pub(super) struct Said {
 /// What a child left unread.
 #[derive(Debug, Default)]
 pub(super) struct TakenBack {
-    pub(super) connections: Vec<(OwnedFd, Treatment)>,
+    pub(super) connections: Vec<InHand>,
     /// Connections that were cut for want of a descriptor.
     pub(super) vanished: u64,
 }
@@ -94,14 +121,14 @@ impl Ends {
 }
 
 impl Child {
-    pub(super) fn new(pid: Pid, ends: Ends, limits: Limits) -> Child {
+    pub(super) fn new(pid: Pid, ends: Ends, terms: Terms) -> Child {
         let now = Instant::now();
         Child {
             pid,
             control: ends.control,
             far_end: ends.far_end,
             page: ends.page,
-            _page_descriptor: ends.page_descriptor,
+            page_descriptor: ends.page_descriptor,
             ready: false,
             retiring: false,
             unresponsive: false,
@@ -114,11 +141,16 @@ impl Child {
             marked: 0,
             marked_returned: 0,
             marked_completed: 0,
-            limits,
             due: Vec::new(),
             killed: false,
             late_until: None,
+            terms,
         }
+    }
+
+    /// Number of the configuration and policy that it runs.
+    pub(super) fn generation(&self) -> u64 {
+        self.terms.generation
     }
 
     /// Connections in progress, marked ones included.
@@ -198,16 +230,22 @@ impl Child {
 
     /// Has it stayed in the policy's code past the deadline that it named (BOOTTIME ns)? True only when it was so at the last look, too:
     /// the clock of the policy's own deadline stands still while the machine or the child is suspended, ours does not.
-    pub(super) fn overdue(&mut self, interpreters: u32, now_ns: u64, grace: Duration) -> bool {
+    pub(super) fn overdue(&mut self, now_ns: u64, grace: Duration) -> bool {
         let grace = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
-        let until = self.page.busy_until(interpreters as usize);
+        let until = self.page.busy_until(self.terms.interpreters as usize);
         let late = until.filter(|until| until.saturating_add(grace) < now_ns);
         let before = std::mem::replace(&mut self.late_until, late);
         late.is_some() && before == late
     }
 
-    /// As the pool sees it.
-    pub(super) fn view(&self, slot: u32, record: &MasterRecord, now: Instant) -> ChildView {
+    /// As the pool sees it; `generation` is the present one.
+    pub(super) fn view(
+        &self,
+        slot: u32,
+        record: &MasterRecord,
+        generation: u64,
+        now: Instant,
+    ) -> ChildView {
         let requests = self
             .in_flight(record)
             .saturating_sub(self.marked_in_flight());
@@ -216,6 +254,8 @@ impl Child {
             ready: self.ready,
             retiring: self.retiring,
             unresponsive: self.unresponsive,
+            old: self.terms.generation != generation,
+            capacity: self.terms.capacity,
             requests,
             idle: if self.in_flight(record) == 0 {
                 now.saturating_duration_since(self.idle_since)
@@ -226,25 +266,19 @@ impl Child {
             connections: record.dispatched.saturating_sub(record.returned),
             messages: self.page.load(Word::Messages),
             rss: record.rss_bytes,
-            limits: self.limits,
+            limits: self.terms.limits,
         }
     }
 
     /// Passes a connection; the caller has counted it.
-    pub(super) fn pass(
-        &mut self,
-        socket: &OwnedFd,
-        treatment: Treatment,
-        tcp: bool,
-        now: Instant,
-    ) -> io::Result<()> {
+    pub(super) fn pass(&mut self, connection: &InHand, now: Instant) -> io::Result<()> {
         let message = [
             order::CONNECTION,
-            treatment.byte(),
-            if tcp { b't' } else { b'u' },
+            connection.treatment.byte(),
+            if connection.tcp { b't' } else { b'u' },
         ];
-        pass_fd::send(&self.control, &message, Some(socket))?;
-        if treatment != Treatment::Policy {
+        pass_fd::send(&self.control, &message, Some(&connection.socket))?;
+        if connection.treatment != Treatment::Policy {
             self.marked += 1;
         }
         self.idle_since = now;
@@ -309,12 +343,16 @@ impl Child {
                 break;
             };
             match (received.message, received.passed.take()) {
-                ([order::CONNECTION, treatment, ..], Some(socket)) => {
+                ([order::CONNECTION, treatment, tcp, ..], Some(socket)) => {
                     let treatment = Treatment::from_byte(treatment).unwrap_or(Treatment::Policy);
                     if treatment != Treatment::Policy {
                         self.marked_returned += 1;
                     }
-                    back.connections.push((socket, treatment));
+                    back.connections.push(InHand {
+                        socket,
+                        treatment,
+                        tcp: tcp == b't',
+                    });
                 }
                 // We had no descriptor left for it: the kernel has closed it.
                 ([order::CONNECTION, treatment, ..], None) => {

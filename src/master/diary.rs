@@ -23,6 +23,21 @@ pub(super) struct Busy {
 }
 
 impl Busy {
+    /// So many since then.
+    pub(super) fn since(slots: u64, since_ns: u64) -> Busy {
+        Busy { slots, since_ns }
+    }
+
+    /// Of how many slots.
+    pub(super) fn slots(&self) -> u64 {
+        self.slots
+    }
+
+    /// BOOTTIME ns.
+    pub(super) fn since_ns(&self) -> u64 {
+        self.since_ns
+    }
+
     /// Nothing is in progress, from now on.
     pub(super) fn new() -> Busy {
         Busy {
@@ -74,7 +89,7 @@ impl Books {
         for (slot, record) in (0u32..).zip(&self.slots).take(used) {
             sum = sum.plus(&record.base);
             if record.pid != 0 {
-                let child: ChildRecord = self.board.read_child(slot);
+                let child: ChildRecord = self.board_of(slot).read_child(slot);
                 if child.incarnation == record.incarnation {
                     sum = sum.plus(&child.counters);
                     queued = queued.saturating_add(child.queue);

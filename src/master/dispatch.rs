@@ -4,14 +4,14 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use scoreboard::EventKind;
 use scoreboard::records::NotAccepting;
 
-use super::pool::{self, Bounds, ChildView};
+use super::child::InHand;
+use super::pool::{self, Bounds, ChildView, Load};
 use super::{Master, Phase};
 use crate::config::OverloadAction;
 use crate::sys::socket;
@@ -42,7 +42,9 @@ impl Master {
         let children = (0u32..).zip(&self.children).zip(&self.books.slots);
         children
             .filter_map(|((slot, child), record)| {
-                child.as_ref().map(|child| child.view(slot, record, now))
+                child
+                    .as_ref()
+                    .map(|child| child.view(slot, record, self.generation, now))
             })
             .collect()
     }
@@ -51,9 +53,9 @@ impl Master {
         Bounds {
             min: self.milter.min_pooled_procs,
             max: self.milter.most_children(),
-            slots: self.milter.most_slots(),
+            slots: self.slots_limit(),
             idle_limit: self.milter.pooled_proc_idle_limit,
-            capacity: self.capacity,
+            successors: self.successors,
         }
     }
 
@@ -76,7 +78,7 @@ impl Master {
             NotAccepting::Limit
         } else if views
             .iter()
-            .any(|child| pool::has_room(child, bounds.capacity))
+            .any(|child| pool::has_room(child, Load::Served))
         {
             return Arrival::Serve;
         } else if !views.iter().any(|child| child.ready && !child.retiring) {
@@ -131,7 +133,12 @@ impl Master {
                     self.books.global.accepted += 1;
                     self.books.publish_waiting(self.in_hand.len() + 1);
                     self.grow |= should_grow;
-                    self.give(connection, treatment, &views, now);
+                    let connection = InHand {
+                        socket: connection,
+                        treatment,
+                        tcp: self.tcp,
+                    };
+                    self.give(connection, &views, now);
                     if self.milter.pooled_proc_connect_limit != 0 {
                         // Before it gets one more than its limit.
                         self.retire_what_is_due(now);
@@ -178,23 +185,19 @@ impl Master {
     }
 
     /// Gives a connection to a child; what nobody can take now stays in hand.
-    fn give(
-        &mut self,
-        connection: OwnedFd,
-        treatment: Treatment,
-        views: &[ChildView],
-        now: Instant,
-    ) {
+    fn give(&mut self, connection: InHand, views: &[ChildView], now: Instant) {
         let mut views = views.to_vec();
-        let marked = treatment != Treatment::Policy;
-        let capacity = if marked { None } else { self.bounds().capacity };
+        let load = match connection.treatment {
+            Treatment::Policy => Load::Served,
+            Treatment::Tempfail | Treatment::Accept | Treatment::Reject => Load::Marked,
+        };
         loop {
             let random = self.draw();
-            let Some(slot) = pool::choose(&views, capacity, random) else {
-                self.in_hand.push_back((connection, treatment));
+            let Some(slot) = pool::choose(&views, load, random) else {
+                self.in_hand.push_back(connection);
                 return;
             };
-            if self.pass(slot, &connection, treatment, now) {
+            if self.pass(slot, &connection, now) {
                 return;
             }
             // Its socket is full, or it is gone: somebody else.
@@ -202,14 +205,7 @@ impl Master {
         }
     }
 
-    fn pass(
-        &mut self,
-        slot: u32,
-        connection: &OwnedFd,
-        treatment: Treatment,
-        now: Instant,
-    ) -> bool {
-        let tcp = self.tcp;
+    fn pass(&mut self, slot: u32, connection: &InHand, now: Instant) -> bool {
         let Some(child) = self.children[slot as usize].as_mut() else {
             return false;
         };
@@ -218,9 +214,9 @@ impl Master {
         record.peak_requests = record.peak_requests.max(child.in_flight(record));
         self.books.global.last_slot = u64::from(slot);
         self.books.publish_slot(slot);
-        match child.pass(connection, treatment, tcp, now) {
+        match child.pass(connection, now) {
             Ok(()) => {
-                if treatment != Treatment::Policy {
+                if connection.treatment != Treatment::Policy {
                     self.books.global.overload_passed += 1;
                 }
                 true
@@ -241,11 +237,11 @@ impl Master {
             self.in_hand.clear();
         }
         for _ in 0..self.in_hand.len() {
-            let Some((connection, treatment)) = self.in_hand.pop_front() else {
+            let Some(connection) = self.in_hand.pop_front() else {
                 return;
             };
             let views = self.views(now);
-            self.give(connection, treatment, &views, now);
+            self.give(connection, &views, now);
         }
     }
 
@@ -256,7 +252,9 @@ impl Master {
         let mut progressed = false;
         for (child, record) in self.children.iter_mut().zip(&self.books.slots) {
             if let Some(child) = child {
-                progressed |= child.refresh(record, now);
+                // What children of before a restart finish says nothing of those that come.
+                let progress = child.refresh(record, now);
+                progressed |= progress && child.generation() == self.generation;
             }
         }
         if progressed {

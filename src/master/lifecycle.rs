@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use scoreboard::EventKind;
 use scoreboard::records::{MilterState, RetireReason, SlotState};
 
-use super::child::{Child, Ends, slot_state};
+use super::child::{Child, Ends, Terms, slot_state};
 use super::pool::Limits;
 use super::report::Line;
 use super::{Master, Phase};
@@ -89,7 +89,7 @@ impl Master {
             }
         };
         let geometry = books.board.geometry();
-        books.board.leave();
+        books.leave();
         let Ends {
             control,
             far_end,
@@ -116,8 +116,13 @@ impl Master {
     }
 
     fn born(&mut self, slot: u32, pid: Pid, ends: Ends) {
-        let limits = self.limits();
-        let child = Child::new(pid, ends, limits);
+        let terms = Terms {
+            generation: self.generation,
+            capacity: self.capacity,
+            interpreters: self.milter.interpreters,
+            limits: self.limits(),
+        };
+        let child = Child::new(pid, ends, terms);
         let token = u64::from(slot);
         if let Err(error) = self.wakes.add(
             child.control.as_fd(),
@@ -167,6 +172,11 @@ impl Master {
             age: Duration::from_millis(lower(age_ms)),
             rss,
         }
+    }
+
+    /// Every slot that there is.
+    fn slots(&self) -> std::ops::Range<u32> {
+        0..u32::try_from(self.children.len()).unwrap_or(u32::MAX)
     }
 
     /// A random number (xorshift64, Marsaglia 2003): good enough to spread load, and no system call.
@@ -291,6 +301,8 @@ impl Master {
             if let Some(slot) = slot {
                 self.bury(u32::try_from(slot).unwrap_or(u32::MAX), ended);
                 any = true;
+            } else {
+                self.reaped_trial(pid);
             }
         }
         any
@@ -392,6 +404,8 @@ impl Master {
                 format!("milter {}: stopped while it started", self.milter.name),
             ),
             Phase::Running => {
+                self.give_up_trial();
+                self.give_up_exchange();
                 let limit = self.milter.graceful_timeout;
                 self.phase = Phase::Retiring(Instant::now() + limit);
                 self.books.event(EventKind::Stop, 0);
@@ -406,11 +420,27 @@ impl Master {
                 );
                 self.notify.stopping(limit + ABORT_GRACE * 2);
                 self.close_port();
-                for slot in 0..self.milter.most_slots() {
+                for slot in self.slots() {
                     self.retire(slot, RetireReason::Stop);
                 }
             }
-            Phase::Retiring(_) | Phase::Aborting(_) => {}
+            // Asked for again: whoever asks does not want to wait any more.
+            Phase::Retiring(_) => self.abort(),
+            Phase::Aborting(_) => {}
+        }
+    }
+
+    /// Cuts every connection and ends; asked for again, without waiting for the children.
+    pub(super) fn interrupt(&mut self) {
+        match self.phase {
+            Phase::Aborting(_) => {
+                log::warn!(
+                    "milter {}: asked again to end at once: the children that are left are killed",
+                    self.milter.name
+                );
+                self.kill_all();
+            }
+            Phase::Starting(_) | Phase::Running | Phase::Retiring(_) => self.abort(),
         }
     }
 
@@ -419,6 +449,8 @@ impl Master {
         if let Phase::Aborting(_) = self.phase {
             return;
         }
+        self.give_up_trial();
+        self.give_up_exchange();
         if let Phase::Running = self.phase {
             self.notify.stopping(ABORT_GRACE * 2);
         }
@@ -428,7 +460,7 @@ impl Master {
         self.books.event(EventKind::Abort, left);
         self.books.global.state = MilterState::Retiring.word();
         self.close_port();
-        for slot in 0..self.milter.most_slots() {
+        for slot in self.slots() {
             self.dismiss(slot, RetireReason::Stop, order::ABORT);
         }
     }
@@ -457,6 +489,7 @@ impl Master {
         self.books.global.state = MilterState::Stopped.word();
         self.books.global.accepting = 0;
         self.books.publish_global();
+        crate::run_dir::request::clean(&self.paths);
         // Best effort: what is left is cleaned by the next start.
         let _ = std::fs::remove_file(self.paths.pid_file());
         match self.start_failure.take() {

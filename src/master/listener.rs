@@ -3,6 +3,8 @@
 //! A stale unix socket is replaced, a live one refused. Until it listens a port refuses connections, so that an MTA applies its own default.
 #![forbid(unsafe_code)]
 
+mod handed;
+
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -24,6 +26,8 @@ use crate::sys::names;
 use crate::sys::process;
 use crate::sys::socket::somebody_listens;
 use crate::sys::user::effective_uid;
+
+pub(super) use handed::ListenerState;
 
 /// Why a port cannot be had.
 #[derive(Debug)]

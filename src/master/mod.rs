@@ -2,7 +2,8 @@
 //!
 //! One thread, one loop over listener, signals, children and a timer. It passes each accepted connection to a child that has room, never
 //! waits for a child, and believes nothing that a child wrote. `boot` is the start order, `lifecycle` births and deaths, `dispatch`
-//! connections, `pool` what the pool needs (pure), `board` what is published, `diary` what is remembered.
+//! connections, `pool` what the pool needs (pure), `board` what is published, `diary` what is remembered. A restart: `trial` and `handover`
+//! are the side that goes, `takeover`, `estate` and `inherit` the one that comes, `exchange` what it then does to the pool.
 #![forbid(unsafe_code)]
 
 mod board;
@@ -10,23 +11,31 @@ mod boot;
 mod child;
 mod diary;
 mod dispatch;
+mod estate;
+mod exchange;
+mod handover;
+mod inherit;
 mod lifecycle;
 mod listener;
 mod notify;
+mod plan;
 mod pool;
+mod port;
 mod preflight;
 mod report;
+mod takeover;
+mod trial;
 mod turn;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
 use nix::sys::signalfd::SignalFd;
+use nix::unistd::Pid;
 
 use crate::config::MilterConfig;
 use crate::policy::Bundle;
@@ -34,13 +43,16 @@ use crate::run_dir::Paths;
 use crate::sys::backlog::BacklogGauge;
 use crate::sys::process;
 use crate::sys::user::Account;
-use crate::worker::{self, Seed, Treatment};
+use crate::worker::{self, Seed};
 
 use board::Books;
-use child::Child;
+use child::{Child, InHand};
+use exchange::Exchange;
 use listener::Listener;
 use notify::Notify;
 pub use report::{Line, Report};
+pub use takeover::resume;
+use trial::Trial;
 
 /// What a master is started with.
 #[derive(Debug)]
@@ -108,9 +120,19 @@ struct Master {
     listener_awaited: bool,
     children: Vec<Option<Child>>,
     /// Accepted or taken back, and not yet with a child.
-    in_hand: VecDeque<(OwnedFd, Treatment)>,
+    in_hand: VecDeque<InHand>,
     phase: Phase,
     generation: u64,
+    /// Who has asked for a restart, by signal; each has put a request into the run directory.
+    askers: Vec<Pid>,
+    /// The program that is to take over is tried.
+    trial: Option<Trial>,
+    /// The restart that goes on.
+    exchange: Option<Exchange>,
+    /// Children that it brings in before the last old one goes.
+    successors: u32,
+    /// Slots that could be used before it.
+    slots_before: u32,
     /// Another child was asked for by a connection.
     grow: bool,
     /// No child is forked before this.
@@ -144,7 +166,12 @@ pub fn run(setup: Setup) -> i32 {
         Ok(master) => master,
         Err(status) => return status,
     };
-    match master.serve() {
+    end(master.serve())
+}
+
+/// The exit status of a process whose master's loop has ended.
+fn end(end: End) -> i32 {
+    match end {
         End::Gone(status) => status,
         // The child must not run its parent's exit handlers.
         End::InChild(seed) => process::exit_now(worker::worker_main(*seed)),

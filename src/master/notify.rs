@@ -85,6 +85,17 @@ impl Notify {
         }
     }
 
+    /// What is still to be told, for the next program.
+    pub(super) fn owed(&self) -> &[String] {
+        &self.owed
+    }
+
+    /// What the program before still had to tell.
+    pub(super) fn take_up(&mut self, owed: Vec<String>) {
+        self.owed.splice(0..0, owed);
+        self.pay();
+    }
+
     /// Tells what changes the unit's state, now or at a later tick.
     fn owe(&mut self, states: &[NotifyState<'_>]) {
         let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
@@ -104,6 +115,14 @@ impl Notify {
     /// The milter takes mail.
     pub(super) fn ready(&mut self) {
         self.owe(&[NotifyState::Ready]);
+    }
+
+    /// Another program or configuration is about to take over; [`Notify::ready`] ends it.
+    pub(super) fn reloading(&mut self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.owe(&[NotifyState::Reloading, now]),
+            Err(_) => self.owe(&[NotifyState::Reloading]),
+        }
     }
 
     /// The milter is being stopped and may take this long.

@@ -19,6 +19,10 @@ pub(super) struct ChildView {
     pub(super) retiring: bool,
     /// It leaves connections unread.
     pub(super) unresponsive: bool,
+    /// It runs the configuration and policy of before a restart.
+    pub(super) old: bool,
+    /// Connections that it carries; `None`: no bound.
+    pub(super) capacity: Option<u64>,
     /// Connections in progress that the policy serves.
     pub(super) requests: u64,
     /// Since when it has none.
@@ -59,8 +63,17 @@ pub(super) struct Bounds {
     pub(super) slots: u32,
     /// `pooled_proc_idle_limit`; zero: never.
     pub(super) idle_limit: Duration,
-    /// Connections that one child carries; `None`: no bound.
-    pub(super) capacity: Option<u64>,
+    /// Children of the new generation that a restart brings in before the last old one retires.
+    pub(super) successors: u32,
+}
+
+/// How a connection is to be carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// By the policy: within the child's capacity.
+    Served,
+    /// Answered without the policy: beside it.
+    Marked,
 }
 
 /// What to do.
@@ -74,6 +87,9 @@ pub(super) enum Action {
 
 /// What the pool needs now. Forking is the caller's to delay after children died young.
 pub(super) fn maintain(children: &[ChildView], bounds: &Bounds) -> Vec<Action> {
+    if children.iter().any(|child| child.old && !child.retiring) {
+        return exchange(children, bounds);
+    }
     let mut actions = Vec::new();
     let mut free = u64::from(bounds.slots).saturating_sub(children.len() as u64);
     let mut serving = children.iter().filter(|child| !child.retiring).count() as u64;
@@ -117,6 +133,44 @@ pub(super) fn maintain(children: &[ChildView], bounds: &Bounds) -> Vec<Action> {
     actions
 }
 
+/// What a restart needs now: children of the new generation as slots allow, and for each that is ready one old one less. While none is
+/// ready the old ones all stay, at their limits too, and the last one stays until all successors are there: capacity never falls to zero.
+fn exchange(children: &[ChildView], bounds: &Bounds) -> Vec<Action> {
+    let new = children
+        .iter()
+        .filter(|child| !child.old && !child.retiring);
+    let ready = new.clone().filter(|child| child.ready).count() as u64;
+    let wanted = u64::from(bounds.successors.clamp(bounds.min, bounds.max));
+    let room = u64::from(bounds.slots).saturating_sub(children.len() as u64);
+    let missing = wanted.saturating_sub(new.count() as u64);
+    let forks = (0..missing.min(room)).map(|_| Action::Fork);
+    let mut old: Vec<&ChildView> = children
+        .iter()
+        .filter(|child| child.old && !child.retiring)
+        .collect();
+    // Who has least to finish gives its slot back first.
+    old.sort_by_key(|child| (child.requests, child.slot));
+    let stay = if ready == 0 {
+        u64::MAX
+    } else {
+        wanted.saturating_sub(ready)
+    };
+    let go = (old.len() as u64).saturating_sub(stay);
+    let retire = (0..go)
+        .zip(old)
+        .map(|(_, child)| Action::Retire(child.slot, RetireReason::Restart));
+    retire.chain(forks).collect()
+}
+
+/// Children of the new generation that a restart brings in: as many as are busy, so that the load finds what it had; the others are
+/// forked when they are needed.
+pub(super) fn successors(children: &[ChildView]) -> u32 {
+    let busy = children
+        .iter()
+        .filter(|child| !child.retiring && child.requests > 0);
+    u32::try_from(busy.count()).unwrap_or(u32::MAX)
+}
+
 fn reached(child: &ChildView) -> Option<RetireReason> {
     let limits = &child.limits;
     let over = |value: u64, limit: u64| limit != 0 && value >= limit;
@@ -134,20 +188,21 @@ fn reached(child: &ChildView) -> Option<RetireReason> {
 }
 
 /// May this child take a connection? One at its limit that cannot retire yet goes on: better old than nobody.
-pub(super) fn has_room(child: &ChildView, capacity: Option<u64>) -> bool {
+pub(super) fn has_room(child: &ChildView, load: Load) -> bool {
     child.ready
         && !child.retiring
         && !child.unresponsive
-        && capacity.is_none_or(|capacity| child.requests < capacity)
+        && (load == Load::Marked || child.capacity.is_none_or(|most| child.requests < most))
 }
 
-/// Who takes the next connection: the lowest idle child, else the emptier of two at random. A child that lies about its load gains
-/// at most what it can carry.
-pub(super) fn choose(children: &[ChildView], capacity: Option<u64>, random: u64) -> Option<u32> {
-    let open: Vec<&ChildView> = children
+/// Who takes the next connection: the lowest idle child, else the emptier of two at random; one of before a restart only when no other has
+/// room. A child that lies about its load gains at most what it can carry.
+pub(super) fn choose(children: &[ChildView], load: Load, random: u64) -> Option<u32> {
+    let (new, old): (Vec<&ChildView>, Vec<&ChildView>) = children
         .iter()
-        .filter(|child| has_room(child, capacity))
-        .collect();
+        .filter(|child| has_room(child, load))
+        .partition(|child| !child.old);
+    let open = if new.is_empty() { old } else { new };
     if let Some(idle) = open
         .iter()
         .filter(|child| child.requests == 0)
@@ -171,7 +226,10 @@ pub(super) fn choose(children: &[ChildView], capacity: Option<u64>, random: u64)
 
 /// Should another child be forked for a connection that arrives now?
 pub(super) fn should_grow(children: &[ChildView], bounds: &Bounds) -> bool {
-    let serving: Vec<&ChildView> = children.iter().filter(|child| !child.retiring).collect();
+    let serving: Vec<&ChildView> = children
+        .iter()
+        .filter(|child| !child.retiring && !child.old)
+        .collect();
     (serving.len() as u64) < u64::from(bounds.max)
         && (children.len() as u64) < u64::from(bounds.slots)
         && serving
@@ -191,6 +249,8 @@ mod tests {
             ready: true,
             retiring: false,
             unresponsive: false,
+            old: false,
+            capacity: Some(2),
             requests,
             idle: if requests == 0 { HOUR } else { Duration::ZERO },
             age: HOUR,
@@ -207,8 +267,67 @@ mod tests {
             max,
             slots: 2 * max,
             idle_limit: Duration::from_secs(300),
-            capacity: Some(2),
+            successors: 0,
         }
+    }
+
+    fn old(slot: u32, requests: u64) -> ChildView {
+        ChildView {
+            old: true,
+            ..child(slot, requests)
+        }
+    }
+
+    fn starting(slot: u32) -> ChildView {
+        ChildView {
+            ready: false,
+            ..child(slot, 0)
+        }
+    }
+
+    fn exchanging(min: u32, max: u32, successors: u32) -> Bounds {
+        Bounds {
+            successors,
+            ..bounds(min, max)
+        }
+    }
+
+    #[test]
+    fn a_restart_brings_in_as_many_as_are_busy_before_the_last_old_one_goes() {
+        let retire = |slot| Action::Retire(slot, RetireReason::Restart);
+        let pool = [old(0, 1), old(1, 2), old(2, 0)];
+        let bounds = exchanging(1, 4, successors(&pool));
+        assert_eq!(maintain(&pool, &bounds), [Action::Fork, Action::Fork]);
+        let with = |more: &[ChildView]| [&pool[..], more].concat();
+        let pool_now = with(&[starting(3), starting(4)]);
+        assert_eq!(maintain(&pool_now, &bounds), [], "none is ready");
+        let pool_now = with(&[child(3, 0), starting(4)]);
+        assert_eq!(maintain(&pool_now, &bounds), [retire(2), retire(0)]);
+        let pool_now = with(&[child(3, 0), child(4, 0)]);
+        assert_eq!(
+            maintain(&pool_now, &bounds),
+            [retire(2), retire(0), retire(1)]
+        );
+    }
+
+    #[test]
+    fn a_restart_waits_for_slots_and_the_old_ones_serve_on_at_their_limits_too() {
+        let mut worn = old(0, 1);
+        worn.limits.connections = 1;
+        let mut leaving = old(1, 1);
+        leaving.retiring = true;
+        let bounds = exchanging(1, 1, 1);
+        assert_eq!(maintain(&[worn, leaving], &bounds), []);
+        assert_eq!(maintain(&[worn], &bounds), [Action::Fork]);
+        assert_eq!(choose(&[worn, leaving], Load::Served, 7), Some(0));
+    }
+
+    #[test]
+    fn connections_go_to_the_new_generation_and_to_the_old_one_only_when_it_is_full() {
+        let choose = |pool: &[ChildView]| choose(pool, Load::Served, 7);
+        assert_eq!(choose(&[old(0, 0), child(1, 1)]), Some(1));
+        assert_eq!(choose(&[old(0, 1), child(1, 2)]), Some(0));
+        assert_eq!(choose(&[old(0, 0), starting(1)]), Some(0));
     }
 
     #[test]
@@ -250,10 +369,10 @@ mod tests {
     fn nobody_is_overfilled_and_retiring_children_get_nothing() {
         let mut leaving = child(0, 0);
         leaving.retiring = true;
-        assert_eq!(choose(&[leaving, child(1, 2)], Some(2), 7), None);
-        assert_eq!(choose(&[leaving, child(1, 1)], Some(2), 7), Some(1));
+        assert_eq!(choose(&[leaving, child(1, 2)], Load::Served, 7), None);
+        assert_eq!(choose(&[leaving, child(1, 1)], Load::Served, 7), Some(1));
         assert_eq!(
-            choose(&[child(0, 1), child(1, 0)], Some(2), 7),
+            choose(&[child(0, 1), child(1, 0)], Load::Served, 7),
             Some(1),
             "the idle one"
         );
@@ -267,10 +386,8 @@ mod tests {
             !should_grow(&[child(0, 1), child(1, 1)], &bounds(1, 2)),
             "the pool is full"
         );
-        let mut starting = child(1, 0);
-        starting.ready = false;
         assert!(
-            !should_grow(&[child(0, 1), starting], &bounds(1, 3)),
+            !should_grow(&[child(0, 1), starting(1)], &bounds(1, 3)),
             "one is coming"
         );
     }

@@ -15,6 +15,8 @@ pub enum Report {
     Pipe(File),
     /// To the terminal or the journal.
     Stderr,
+    /// Kept, for an answer.
+    Kept(Vec<Line>),
     /// Everything is said.
     Done,
 }
@@ -28,18 +30,21 @@ pub enum Line {
     Ready(i32),
     /// It runs already; its master's pid.
     Already(i32),
+    /// What a restart changed.
+    Changed(String),
     /// It cannot start: exit status and reason.
     Failed(i32, String),
 }
 
 impl Line {
     /// The line as it crosses the pipe: line ends of the text are escaped.
-    fn encode(&self) -> String {
+    pub(super) fn encode(&self) -> String {
         let escape = |text: &str| text.replace('\\', "\\\\").replace('\n', "\\n");
         match self {
             Line::Warning(text) => format!("warning {}\n", escape(text)),
             Line::Ready(pid) => format!("ready {pid}\n"),
             Line::Already(pid) => format!("already {pid}\n"),
+            Line::Changed(text) => format!("changed {}\n", escape(text)),
             Line::Failed(status, text) => format!("failed {status} {}\n", escape(text)),
         }
     }
@@ -50,6 +55,7 @@ impl Line {
         match word {
             "warning" => Some(Line::Warning(unescape(rest))),
             "ready" => rest.parse().ok().map(Line::Ready),
+            "changed" => Some(Line::Changed(unescape(rest))),
             "already" => rest.parse().ok().map(Line::Already),
             "failed" => {
                 let (status, text) = rest.split_once(' ')?;
@@ -92,9 +98,18 @@ impl Report {
                 Line::Warning(text) => eprintln!("pmx-milter: warning: {text}"),
                 Line::Failed(_, text) => eprintln!("pmx-milter: {text}"),
                 Line::Already(pid) => eprintln!("pmx-milter: it runs already, pid {pid}"),
-                Line::Ready(_) => {}
+                Line::Ready(_) | Line::Changed(_) => {}
             },
+            Report::Kept(lines) => lines.push(line.clone()),
             Report::Done => {}
+        }
+    }
+
+    /// What was kept.
+    pub(super) fn kept(self) -> Vec<Line> {
+        match self {
+            Report::Kept(lines) => lines,
+            Report::Pipe(_) | Report::Stderr | Report::Done => Vec::new(),
         }
     }
 
@@ -131,6 +146,7 @@ mod tests {
             Line::Warning("two\nlines \\n".to_owned()),
             Line::Ready(7),
             Line::Already(8),
+            Line::Changed("max: 1 -> 2".to_owned()),
             Line::Failed(6, "policy.lua:3: no\n\\".to_owned()),
         ] {
             let text = line.encode();

@@ -20,6 +20,7 @@ use crate::worker::order;
 pub(super) const LISTENER: u64 = 1;
 pub(super) const SIGNALS: u64 = 2;
 pub(super) const WAKES: u64 = 3;
+pub(super) const TRIAL: u64 = 4;
 
 /// Children whose memory is sampled at one tick.
 const SAMPLES: usize = 16;
@@ -67,6 +68,7 @@ impl Master {
                         self.listen_to_children();
                     }
                     LISTENER => arrived = true,
+                    TRIAL => self.listen_to_trial(),
                     _ => {}
                 }
             }
@@ -81,6 +83,10 @@ impl Master {
             }
             self.write_line(now);
             self.look_ahead(now);
+            self.follow_exchange(now);
+            self.serve_requests(now);
+            // After all else of the turn: if it succeeds, the next thing that this process does is another program's.
+            self.follow_trial(now);
         }
     }
 
@@ -133,7 +139,8 @@ impl Master {
     fn patience(&self) -> EpollTimeout {
         let now = Instant::now();
         let mut until = self.next_tick.min(self.next_line);
-        for other in [self.backoff_until, self.resources_until]
+        let trial = self.trial.as_ref().map(|trial| trial.deadline);
+        for other in [self.backoff_until, self.resources_until, trial]
             .into_iter()
             .flatten()
         {
@@ -167,7 +174,8 @@ impl Master {
                     self.hand_on(now);
                 }
                 Signal::SIGHUP | Signal::SIGTERM => self.stop(),
-                Signal::SIGINT => self.abort(),
+                Signal::SIGINT => self.interrupt(),
+                Signal::SIGUSR2 => self.asked(info.ssi_code, info.ssi_pid),
                 Signal::SIGUSR1 => self.reopen_log(),
                 _ => {}
             }
@@ -249,7 +257,9 @@ impl Master {
                 global.accepted
             )
         });
-        let soon = self.anything_unread(now)
+        // What is shown of a child through another board is as old as the last tick.
+        let soon = self.books.former().is_some()
+            || self.anything_unread(now)
             || self
                 .children
                 .iter()
@@ -302,9 +312,8 @@ impl Master {
     /// Ends children that hang in native code: the last resort, for it costs them their other connections.
     fn kill_hanging(&mut self) {
         let now_ns = clock::boottime_ns();
-        let interpreters = self.milter.interpreters;
         for child in self.children.iter_mut().flatten() {
-            if !child.killed && child.overdue(interpreters, now_ns, HANG_GRACE) {
+            if !child.killed && child.overdue(now_ns, HANG_GRACE) {
                 log::error!(
                     "child {} hangs in the policy past its deadline and is killed",
                     child.pid
@@ -331,6 +340,7 @@ impl Master {
     /// After the events of a turn: what the pool needs, what is awaited next, and what the board shall say.
     fn look_ahead(&mut self, now: Instant) {
         self.retire_what_is_due(now);
+        self.books.relay();
         let views = self.views(now);
         let arrival = self.arrival(&views);
         let why = match arrival {
@@ -351,10 +361,14 @@ impl Master {
                 || !self.in_hand.is_empty(),
         );
         self.account_for_capacity(why, &views, now);
+        let old = self.old_children() as u64;
+        let slots = u64::from(self.slots_limit());
         let global = &mut self.books.global;
         global.accepting = u64::from(why == NotAccepting::Accepting);
         global.not_accepting = why.word();
         global.waiting = self.in_hand.len() as u64;
+        global.children_old = old;
+        global.slots_max = slots;
         let requests: u64 = views.iter().map(|child| child.requests).sum();
         global.peak_requests = global.peak_requests.max(requests);
         let busy = views.iter().filter(|child| child.requests > 0).count();

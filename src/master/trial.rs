@@ -1,0 +1,374 @@
+//! The side of a restart that goes: a request is read, the program that is to take over tries it in a process of its own, and only then does
+//! this process become that program.
+//!
+//! Nothing waits: the trial says over a pipe what it thinks, while mail goes on. Executing keeps the process, and with it the pid, the
+//! children, the locks (fcntl(2): record locks are preserved across execve) and every descriptor that is not marked to close, so that
+//! nothing has to be handed from one master to another and no instant is without one. (The other way, a new master that gets the
+//! descriptors over a socket, would be nobody's parent: it could not reap the children, whose locks and deaths tell it what they are.)
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::report::Line;
+use super::takeover::{TAKEOVER, TRIAL};
+use super::{Master, Phase, turn};
+use crate::run_dir::request::{self, Found, Request};
+use crate::sys::clock;
+use crate::sys::exec::{self, AcrossExec};
+use crate::sys::lock;
+use crate::sys::process::{self, Forked};
+
+/// The longest trial. The policy's checker has a bound of its own below it.
+const LONGEST: Duration = Duration::from_secs(120);
+/// The most that a trial says.
+const MOST_BYTES: usize = 256 << 10;
+/// Processes that ask at once. The others are heard when they ask again.
+const MOST_ASKERS: usize = 64;
+/// `reload_result` of the board.
+pub(super) const DONE: u64 = 1;
+pub(super) const REFUSED: u64 = 2;
+
+/// A trial that goes on.
+#[derive(Debug)]
+pub(super) struct Trial {
+    request: Box<Request>,
+    pid: Pid,
+    /// Executed once it passed: the same file as was tried.
+    program: OwnedFd,
+    plan: OwnedFd,
+    pipe: PipeReader,
+    said: Vec<u8>,
+    /// It has said everything.
+    over: bool,
+    pub(super) deadline: Instant,
+}
+
+/// What a trial came to.
+enum Judgement {
+    Passed,
+    Failed(i32, String),
+}
+
+impl Master {
+    /// A process says that its request waits. The kernel vouches for the pid only of those that sent the signal by kill(2).
+    pub(super) fn asked(&mut self, code: i32, pid: u32) {
+        let pid = i32::try_from(pid).map(Pid::from_raw);
+        if let (libc::SI_USER, Ok(pid)) = (code, pid)
+            && pid.as_raw() > 0
+            && self.askers.len() < MOST_ASKERS
+            && !self.askers.contains(&pid)
+        {
+            self.askers.push(pid);
+        }
+    }
+
+    /// Looks for requests and begins the trial of one. One at a time: the next one waits in the run directory.
+    pub(super) fn serve_requests(&mut self, now: Instant) {
+        // A start that fails answers by going away.
+        while !self.askers.is_empty()
+            && self.trial.is_none()
+            && !matches!(self.phase, Phase::Starting(_))
+        {
+            let askers = &self.askers;
+            let vouched = |file: &File| {
+                lock::holder_of(file, 0)
+                    .is_ok_and(|pid| pid.is_some_and(|pid| askers.contains(&pid)))
+            };
+            match request::take(&self.paths, vouched) {
+                Found::Request(request) => self.serve_request(request, now),
+                Found::Unusable(why) => {
+                    log::warn!("milter {}: {why}; it is ignored", self.milter.name);
+                }
+                Found::Nothing => self.askers.clear(),
+            }
+        }
+    }
+
+    fn serve_request(&mut self, request: Box<Request>, now: Instant) {
+        self.books.global.reload_at_ns = clock::boottime_ns();
+        self.books.global.reload_result = 0;
+        if self.phase != Phase::Running {
+            let text = format!("milter {}: it is being stopped", self.milter.name);
+            return self.refuse(&request.id, 1, &text);
+        }
+        log::info!(
+            "milter {}: a restart is asked for, with {}",
+            self.milter.name,
+            request.program.display()
+        );
+        self.notify.reloading();
+        let id = request.id.clone();
+        let program = request.program.clone();
+        if let Err(error) = self.try_out(request, now) {
+            let text = format!(
+                "milter {}: {} cannot be tried out: {error}",
+                self.milter.name,
+                program.display()
+            );
+            self.refuse(&id, 1, &text);
+        }
+    }
+
+    fn try_out(&mut self, request: Box<Request>, now: Instant) -> io::Result<()> {
+        let program = exec::open_program(&request.program)?;
+        let state = exec::sealed(&self.hand_over(now).encode()?)?;
+        let asked = exec::sealed(&serde_json::to_vec(&*request)?)?;
+        let plan = exec::memory()?;
+        let (pipe, theirs) = io::pipe()?;
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let name = self.milter.name.to_string();
+        let master = Pid::this();
+        match process::fork_single_threaded()? {
+            Forked::Child => {
+                let error =
+                    self.become_trial(master, &request, [&program, &state, &asked, &plan], &theirs);
+                let text = format!(
+                    "milter {name}: {} cannot be executed: {error}",
+                    request.program.display()
+                );
+                let line = Line::Failed(1, text).encode();
+                let _ =
+                    io::Write::write_all(&mut File::from(OwnedFd::from(theirs)), line.as_bytes());
+                process::exit_now(1);
+            }
+            Forked::Parent(pid) => {
+                drop(theirs);
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, turn::TRIAL);
+                if let Err(error) = self.epoll.add(&pipe, event) {
+                    // Not reaped: the pid is our child's.
+                    let _ = kill(pid, Signal::SIGKILL);
+                    return Err(error.into());
+                }
+                self.trial = Some(Trial {
+                    request,
+                    pid,
+                    program,
+                    plan,
+                    pipe,
+                    said: Vec::new(),
+                    over: false,
+                    deadline: now + LONGEST,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// In the child: becomes the program that tries out. Returns only when that failed.
+    fn become_trial(
+        &self,
+        master: Pid,
+        request: &Request,
+        [program, state, asked, plan]: [&OwnedFd; 4],
+        report: &io::PipeWriter,
+    ) -> io::Error {
+        if !process::die_with_parent(master) {
+            return io::Error::other("its master is gone");
+        }
+        let prepared = nix::unistd::dup2_stdout(report)
+            .and_then(|()| nix::unistd::dup2_stderr(report))
+            .map_err(io::Error::from)
+            .and_then(|()| self.across_exec(AcrossExec::Stays))
+            .and_then(|()| {
+                [state, asked, plan]
+                    .into_iter()
+                    .try_for_each(|fd| exec::across_exec(fd.as_fd(), AcrossExec::Stays))
+            });
+        if let Err(error) = prepared {
+            return error;
+        }
+        let numbers = [state, asked, plan].map(|fd| exec::number(fd).to_string());
+        let [state, asked, plan] = &numbers;
+        exec::become_program(
+            program,
+            &[
+                request.program.as_os_str(),
+                OsStr::new(TRIAL),
+                OsStr::new(state),
+                OsStr::new(plan),
+                OsStr::new(asked),
+                OsStr::new(&self.milter.name.to_string()),
+            ],
+        )
+    }
+
+    /// Reads what the trial says.
+    pub(super) fn listen_to_trial(&mut self) {
+        let Some(trial) = &mut self.trial else {
+            return;
+        };
+        let mut chunk = [0; 4096];
+        loop {
+            match trial.pipe.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => {
+                    trial.said.extend_from_slice(&chunk[..count]);
+                    trial.said.truncate(MOST_BYTES);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => break,
+            }
+        }
+        trial.over = true;
+        // What has ended is ready all the time.
+        let _ = self.epoll.delete(&trial.pipe);
+    }
+
+    /// Becomes the program whose trial has passed. Returns when there is none, or it came to nothing.
+    pub(super) fn follow_trial(&mut self, now: Instant) {
+        let Some(trial) = &self.trial else {
+            return;
+        };
+        let judgement = if trial.over {
+            judge(&self.milter.name.to_string(), trial)
+        } else if now >= trial.deadline {
+            let text = format!(
+                "milter {}: {} did not end its trial within {} s",
+                self.milter.name,
+                trial.request.program.display(),
+                LONGEST.as_secs()
+            );
+            Judgement::Failed(1, text)
+        } else {
+            return;
+        };
+        let Some(trial) = self.end_trial() else {
+            return;
+        };
+        let (status, text) = match judgement {
+            Judgement::Failed(status, text) => (status, text),
+            Judgement::Passed => {
+                let error = self.become_next(&trial, now);
+                // Everything is as it was.
+                if let Err(error) = self.across_exec(AcrossExec::Closed) {
+                    log::error!("descriptors stay open when a program is executed: {error}");
+                }
+                let text = format!(
+                    "milter {}: {} cannot take over: {error}",
+                    self.milter.name,
+                    trial.request.program.display()
+                );
+                (1, text)
+            }
+        };
+        self.refuse(&trial.request.id, status, &text);
+    }
+
+    /// The trial's process goes, if it is still there.
+    fn end_trial(&mut self) -> Option<Trial> {
+        let trial = self.trial.take()?;
+        if !trial.over {
+            let _ = self.epoll.delete(&trial.pipe);
+            // Not reaped, or the next line of its pipe would have been the end: `reaped_trial` forgets the pid.
+            if trial.pid.as_raw() > 0 {
+                let _ = kill(trial.pid, Signal::SIGKILL);
+            }
+        }
+        Some(trial)
+    }
+
+    /// A process that was no child of the pool has been reaped: its pid may be anybody's from now on.
+    pub(super) fn reaped_trial(&mut self, pid: Pid) {
+        if let Some(trial) = &mut self.trial
+            && trial.pid == pid
+        {
+            trial.pid = Pid::from_raw(0);
+        }
+    }
+
+    /// Another life begins for this process. Returns only when that failed.
+    fn become_next(&mut self, trial: &Trial, now: Instant) -> io::Error {
+        self.answer_exchange_before_another();
+        log::info!(
+            "milter {}: {} takes over",
+            self.milter.name,
+            trial.request.program.display()
+        );
+        self.books.publish_global();
+        let prepared = || -> io::Result<OwnedFd> {
+            exec::seal(&trial.plan)?;
+            let state = exec::sealed(&self.hand_over(now).encode()?)?;
+            exec::across_exec(state.as_fd(), AcrossExec::Stays)?;
+            exec::across_exec(trial.plan.as_fd(), AcrossExec::Stays)?;
+            self.across_exec(AcrossExec::Stays)?;
+            Ok(state)
+        };
+        let state = match prepared() {
+            Ok(state) => state,
+            Err(error) => return error,
+        };
+        exec::become_program(
+            &trial.program,
+            &[
+                trial.request.program.as_os_str(),
+                OsStr::new(TAKEOVER),
+                OsStr::new(&exec::number(&state).to_string()),
+                OsStr::new(&exec::number(&trial.plan).to_string()),
+                OsStr::new(&self.milter.name.to_string()),
+            ],
+        )
+    }
+
+    /// A restart that comes to nothing: the milter goes on as it is.
+    pub(super) fn refuse(&mut self, id: &str, status: i32, text: &str) {
+        log::warn!("restart refused: {text}");
+        self.books.global.reload_result = REFUSED;
+        // To one that is being stopped systemd was told nothing of it.
+        if self.phase == Phase::Running {
+            self.notify.ready();
+        }
+        let line = Line::Failed(status, text.to_owned());
+        self.answer(id, &[line]);
+    }
+
+    /// The milter is being stopped: nobody takes over any more.
+    pub(super) fn give_up_trial(&mut self) {
+        if let Some(trial) = self.end_trial() {
+            let text = format!("milter {}: it is being stopped", self.milter.name);
+            self.refuse(&trial.request.id, 1, &text);
+        }
+    }
+
+    /// Answers whoever asked for a restart.
+    pub(super) fn answer(&self, id: &str, lines: &[Line]) {
+        let text: String = lines.iter().map(Line::encode).collect();
+        if let Err(error) = request::answer(&self.paths, id, &text) {
+            log::warn!(
+                "milter {}: whoever asked for a restart cannot be answered: {error}",
+                self.milter.name
+            );
+        }
+    }
+}
+
+/// What the trial's words come to. A program that does not know what a trial is says something else, which is told as it stands.
+fn judge(name: &str, trial: &Trial) -> Judgement {
+    let text = String::from_utf8_lossy(&trial.said);
+    let mut other = None;
+    for line in text.lines() {
+        match Line::decode(line) {
+            Some(Line::Ready(_)) => return Judgement::Passed,
+            Some(Line::Failed(status, text)) => return Judgement::Failed(status, text),
+            Some(Line::Warning(_) | Line::Already(_) | Line::Changed(_)) => {}
+            None if other.is_none() && !line.trim().is_empty() => other = Some(line.trim()),
+            None => {}
+        }
+    }
+    let why = other.unwrap_or("it ended without a word");
+    let text = format!(
+        "milter {name}: {} cannot take over from version {}: {why}; stop and start the milter instead",
+        trial.request.program.display(),
+        env!("CARGO_PKG_VERSION")
+    );
+    Judgement::Failed(1, text)
+}
