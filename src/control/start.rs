@@ -226,7 +226,7 @@ pub(super) fn hint(port: &Port, text: &str, as_root: AsRoot) -> String {
 }
 
 /// What the MTA needs, to be copied as it stands. The order of port and host differs between the two.
-fn mta_lines(name: &MilterName, port: &Port) -> [String; 2] {
+pub(super) fn mta_lines(name: &MilterName, port: &Port) -> [String; 2] {
     [
         format!(
             "    Postfix main.cf:   smtpd_milters = {}",

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use scoreboard::EventKind;
 
 use crate::config::MilterName;
 use crate::run_dir::Paths;
+use crate::sys::clock;
 use crate::sys::process::{self, PidFd};
 
 use super::place::{Found, each_once};
@@ -75,6 +77,21 @@ pub(super) fn gracefully(found: &Found, name: &MilterName) -> Result<(), Exit> {
     }
 }
 
+/// Waits for the end of a milter that somebody else stops; nobody is signalled, for a second signal would cut connections.
+pub(super) fn wait_for_end(found: &Found, name: &MilterName) -> Result<(), Exit> {
+    let paths = Paths::new(&found.run_dir, name);
+    let there = running::there(&paths).map_err(|error| denied("restart", name, &paths, &error))?;
+    Stopping::new(
+        found,
+        name.clone(),
+        paths,
+        StopSignal::Hup,
+        there.processes,
+        clock::boottime_ns(),
+    )
+    .wait()
+}
+
 fn targets(found: &Found, names: &[MilterName]) -> Result<Vec<MilterName>, Exit> {
     if !names.is_empty() {
         return Ok(each_once(names));
@@ -115,13 +132,18 @@ struct Stopping {
     paths: Paths,
     signal: StopSignal,
     deadline: Instant,
+    /// Who was there.
+    processes: Vec<Process>,
+    /// BOOTTIME ns of the signal.
+    since_ns: u64,
 }
 
 /// Signals one milter. `None` when it does not run, which is said.
 fn begin(found: &Found, name: MilterName, signal: StopSignal) -> Result<Option<Stopping>, Exit> {
     let paths = Paths::new(&found.run_dir, &name);
-    let there = running::there(&paths).map_err(|error| denied(&name, &paths, &error))?;
-    out_of_reach(&name, &paths, &there)?;
+    let denied = |error: &io::Error| denied("stop", &name, &paths, error);
+    let there = running::there(&paths).map_err(|error| denied(&error))?;
+    out_of_reach("stop", &name, &paths, &there)?;
     let there = there.processes;
     if there.is_empty() {
         match tidy(&name, &paths)? {
@@ -133,31 +155,28 @@ fn begin(found: &Found, name: MilterName, signal: StopSignal) -> Result<Option<S
         };
         return Ok(None);
     }
-    let graceful = found
-        .config
-        .as_ref()
-        .and_then(|config| config.milter(&name))
-        .map_or(GRACEFUL, |milter| milter.graceful_timeout);
-    let (sent, limit) = match signal {
-        StopSignal::Hup | StopSignal::Term => (ask(&there, signal.signal()), graceful + GRACE),
-        StopSignal::Int => (ask(&there, Signal::SIGINT), ABORT),
-        StopSignal::Kill => (kill(&there), KILL),
+    let since_ns = clock::boottime_ns();
+    let sent = match signal {
+        StopSignal::Hup | StopSignal::Term | StopSignal::Int => ask(&there, signal.signal()),
+        StopSignal::Kill => kill(&there),
     };
-    sent.map_err(|error| denied(&name, &paths, &error))?;
-    Ok(Some(Stopping {
-        name,
-        paths,
-        signal,
-        deadline: Instant::now() + limit,
-    }))
+    sent.map_err(|error| denied(&error))?;
+    Ok(Some(Stopping::new(
+        found, name, paths, signal, there, since_ns,
+    )))
 }
 
 /// Nothing is done to a milter of which something is out of reach; that is told.
-fn out_of_reach(name: &MilterName, paths: &Paths, there: &There) -> Result<(), Exit> {
+pub(super) fn out_of_reach(
+    verb: &str,
+    name: &MilterName,
+    paths: &Paths,
+    there: &There,
+) -> Result<(), Exit> {
     if !there.strangers.is_empty() {
         let pids: Vec<String> = there.strangers.iter().map(Pid::to_string).collect();
         complain(format_args!(
-            "stop {name}: {} is locked by pid {}, which is no process of this milter: it belongs to another user than the file; nothing is signalled or removed; look for who put that lock there",
+            "{verb} {name}: {} is locked by pid {}, which is no process of this milter: it belongs to another user than the file; nothing is signalled or removed; look for who put that lock there",
             paths.lock().display(),
             pids.join(", ")
         ));
@@ -165,7 +184,7 @@ fn out_of_reach(name: &MilterName, paths: &Paths, there: &There) -> Result<(), E
     }
     if there.elsewhere > 0 {
         complain(format_args!(
-            "stop {name}: it runs in another pid namespace ({} is locked there), where this program cannot reach it; nothing is removed; stop it in its own container",
+            "{verb} {name}: it runs in another pid namespace ({} is locked there), where this program cannot reach it; nothing is removed; stop it in its own container",
             paths.lock().display()
         ));
         return Err(Exit::Failed);
@@ -244,16 +263,16 @@ pub(super) fn end_now(paths: &Paths) -> bool {
     false
 }
 
-fn denied(name: &MilterName, paths: &Paths, error: &io::Error) -> Exit {
+pub(super) fn denied(verb: &str, name: &MilterName, paths: &Paths, error: &io::Error) -> Exit {
     if error.kind() == io::ErrorKind::PermissionDenied {
         complain(format_args!(
-            "stop {name}: not permitted ({}): {error}; run this as the user that started it, or as root",
+            "{verb} {name}: not permitted ({}): {error}; run this as the user that started it, or as root",
             paths.lock().display()
         ));
         Exit::Permission
     } else {
         complain(format_args!(
-            "stop {name}: cannot reach its processes ({}): {error}",
+            "{verb} {name}: cannot reach its processes ({}): {error}",
             paths.lock().display()
         ));
         Exit::Failed
@@ -276,6 +295,44 @@ fn tidy(name: &MilterName, paths: &Paths) -> Result<bool, Exit> {
 }
 
 impl Stopping {
+    fn new(
+        found: &Found,
+        name: MilterName,
+        paths: Paths,
+        signal: StopSignal,
+        processes: Vec<Process>,
+        since_ns: u64,
+    ) -> Stopping {
+        let graceful = found
+            .config
+            .as_ref()
+            .and_then(|config| config.milter(&name))
+            .map_or(GRACEFUL, |milter| milter.graceful_timeout);
+        let limit = match signal {
+            StopSignal::Hup | StopSignal::Term => graceful + GRACE,
+            StopSignal::Int => ABORT,
+            StopSignal::Kill => KILL,
+        };
+        Stopping {
+            name,
+            paths,
+            signal,
+            deadline: Instant::now() + limit,
+            processes,
+            since_ns,
+        }
+    }
+
+    /// The master of another start, once all are gone that were signalled: what runs now is nobody's to be stopped.
+    fn successor(&self, there: &[Process]) -> Option<Pid> {
+        let known = |pid: Pid| self.processes.iter().any(|process| process.pid == pid);
+        let other = there.iter().find(|it| it.is_master && !known(it.pid))?;
+        let mut before = self.processes.iter();
+        before
+            .all(|process| process.handle.wait(Duration::ZERO))
+            .then_some(other.pid)
+    }
+
     /// Until the last process is gone, or the time is over.
     fn wait(self) -> Result<(), Exit> {
         let begin = Instant::now();
@@ -285,17 +342,24 @@ impl Stopping {
         let mut looked = begin;
         loop {
             let there = running::processes(&self.paths)
-                .map_err(|error| denied(&self.name, &self.paths, &error))?;
+                .map_err(|error| denied("stop", &self.name, &self.paths, &error))?;
             let Some(first) = there.first() else {
                 break;
             };
             let now = Instant::now();
+            if let Some(pid) = self.successor(&there) {
+                say(format_args!(
+                    "{}: stopped; it has been started again meanwhile, pid {pid}",
+                    self.name
+                ));
+                return Ok(());
+            }
             if now >= deadline {
                 return Err(self.give_up(&there, now - begin));
             }
             // A child that a dying master forked meanwhile.
             if self.signal == StopSignal::Kill {
-                kill(&there).map_err(|error| denied(&self.name, &self.paths, &error))?;
+                kill(&there).map_err(|error| denied("stop", &self.name, &self.paths, &error))?;
             }
             if self.signal.is_graceful() && now >= looked {
                 looked = now + TURN;
@@ -312,7 +376,17 @@ impl Stopping {
                 .wait(LOOK.min(deadline.saturating_duration_since(now)));
         }
         tidy(&self.name, &self.paths)?;
-        say(format_args!("{}: stopped", self.name));
+        match cut(&self.paths, self.since_ns) {
+            Some(number) => say(format_args!(
+                "{}: stopped; {} cut",
+                self.name,
+                match number {
+                    1 => "1 connection was".to_owned(),
+                    number => format!("{number} connections were"),
+                }
+            )),
+            None => say(format_args!("{}: stopped", self.name)),
+        };
         Ok(())
     }
 
@@ -325,4 +399,15 @@ impl Stopping {
         ));
         Exit::Failed
     }
+}
+
+/// Connections that were in progress when a stop did not let them finish, as its master wrote it.
+fn cut(paths: &Paths, since_ns: u64) -> Option<u64> {
+    let board = scoreboard::Reader::open(&paths.last_board()).ok()?;
+    let events = board.history().ok()?.events;
+    events
+        .iter()
+        .find(|event| event.kind == EventKind::Abort.word() && event.at_ns >= since_ns)
+        .map(|event| event.value)
+        .filter(|number| *number > 0)
 }
