@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod crafted;
+pub mod crowd;
 pub mod ledger;
 pub mod milter;
 pub mod mta;
