@@ -107,6 +107,12 @@ fn a_suspended_milter_is_stopped_and_status_tells_the_age_of_its_heartbeat() {
     for pid in &all {
         signal(*pid, Signal::SIGSTOP);
     }
+    // The signal takes effect when the process is about to run.
+    support::wait_until(support::SOON, "all are suspended", || {
+        let is_suspended =
+            |pid: &i32| support::process::state(*pid).is_some_and(|(letter, _)| letter == 'T');
+        all.iter().all(is_suspended).then_some(())
+    });
     let first = shows(&milter, "stopped");
     assert!(first.ends_with(" s old)"), "{first}");
     // The board answers although nobody does: the job, and an age that grows.
