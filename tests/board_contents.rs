@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use scoreboard::records::Phase;
 use scoreboard::{EventKind, History, Reader, Slot, Snapshot, shown};
 use support::milter::Milter;
-use support::mta::Message;
+use support::mta::{FULL, Message};
 use support::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -255,5 +255,44 @@ return policy
     assert!(mta.message(&message).unwrap().is_taken());
     assert_eq!(look(&milter).late_answers(), 0);
     mta.quit().unwrap();
+    milter.stop();
+}
+
+#[test]
+fn a_pool_that_can_grow_is_not_full_and_one_that_answers_for_itself_is() {
+    let policy = r#"
+local policy = {}
+function policy.connect(ctx, host) end
+return policy
+"#;
+    let milter = Milter::started(
+        policy,
+        "max_pooled_procs = 3\ninterpreter_connections = 1\nconcurrency_limit_action = \"tempfail\"\n",
+    );
+    let first = milter.session();
+    let snapshot = wait_until(SOON, "the first one in progress", || {
+        Some(look(&milter)).filter(|snapshot| snapshot.requests() == 1)
+    });
+    assert_eq!(snapshot.global.capacity_episodes, 0);
+    let others: Vec<_> = (0..2).map(|_| milter.session()).collect();
+    wait_until(SOON, "all three in progress and the pool full", || {
+        let snapshot = look(&milter);
+        (snapshot.requests() == 3 && snapshot.global.capacity_episodes == 1).then_some(())
+    });
+    let before = look(&milter).capacity_ns();
+    // Whoever comes now is answered without the policy: somebody should know.
+    let mut refused = milter.open();
+    refused.negotiate(FULL).unwrap();
+    let answer = refused.connect().unwrap().map(|answer| answer.0);
+    assert_eq!(answer, Some(b't'));
+    drop(refused);
+    milter.wait_for_log("new ones are answered tempfail");
+    wait_until(SOON, "time goes on without room", || {
+        (look(&milter).capacity_ns() > before).then_some(())
+    });
+    first.quit().unwrap();
+    others
+        .into_iter()
+        .for_each(|session| session.quit().unwrap());
     milter.stop();
 }

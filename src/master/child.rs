@@ -50,6 +50,8 @@ pub(super) struct Child {
     /// Orders that its full socket did not take.
     due: Vec<u8>,
     pub(super) killed: bool,
+    /// Why we killed it, when that is no end of a stop.
+    pub(super) killed_for: Option<&'static str>,
     /// The deadline that it was found to be past.
     late_until: Option<u64>,
     /// What its configuration lets it carry, which may not be ours any more.
@@ -143,6 +145,7 @@ impl Child {
             marked_completed: 0,
             due: Vec::new(),
             killed: false,
+            killed_for: None,
             late_until: None,
             terms,
         }
@@ -312,6 +315,13 @@ impl Child {
     /// Has an order not gone through?
     pub(super) fn has_due_order(&self) -> bool {
         !self.due.is_empty()
+    }
+
+    /// Ends it at once, for a reason of its own.
+    pub(super) fn kill_for(&mut self, reason: &'static str) {
+        self.killed = true;
+        self.killed_for = Some(reason);
+        self.signal(Signal::SIGKILL);
     }
 
     /// Sends a signal. The child is ours and not reaped: its pid cannot be anybody else's.

@@ -101,6 +101,14 @@ impl Books {
 }
 
 impl Master {
+    /// Slots with a connection in progress, and these connections: those that get an overload answer included, as in status.
+    pub(super) fn in_progress(&self) -> (u64, u64) {
+        let children = self.children.iter().zip(&self.books.slots);
+        let each = children.filter_map(|(child, record)| Some(child.as_ref()?.in_flight(record)));
+        each.filter(|requests| *requests > 0)
+            .fold((0, 0), |(busy, sum), requests| (busy + 1, sum + requests))
+    }
+
     /// Writes the line of this second, if it is due.
     pub(super) fn write_line(&mut self, now: Instant) {
         if now < self.next_line {
@@ -114,15 +122,15 @@ impl Master {
             .and_then(|listener| self.backlog.read(listener.socket()))
             .unwrap_or(history::UNKNOWN);
         self.books.global.backlog = backlog;
-        let views = self.views(now);
+        let (busy, requests) = self.in_progress();
         let (counters, queued) = self.books.counted();
         let global = &self.books.global;
         let lost = self.books.slots.iter().map(|slot| slot.lost_connections);
         let line = Second {
             at_ns: clock::boottime_ns(),
-            busy: views.iter().filter(|child| child.requests > 0).count() as u64,
+            busy,
             slots_in_use: global.slots_in_use,
-            requests: views.iter().map(|child| child.requests).sum(),
+            requests,
             waiting: queued.saturating_add(self.in_hand.len() as u64),
             backlog,
             accepted: global.accepted,

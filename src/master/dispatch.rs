@@ -31,8 +31,8 @@ const RESOURCES_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Arrival {
     /// A child serves it.
     Serve,
-    /// A child answers it without the policy.
-    Answer(Treatment),
+    /// A child answers it without the policy; why.
+    Answer(Treatment, NotAccepting),
     /// It waits in the backlog; why.
     Wait(NotAccepting),
 }
@@ -84,8 +84,8 @@ impl Master {
         } else if !views.iter().any(|child| child.ready && !child.retiring) {
             return Arrival::Wait(NotAccepting::NoChild);
         } else if pool::should_grow(views, &bounds) || views.iter().any(|child| !child.ready) {
-            // Room is on its way.
-            return Arrival::Wait(NotAccepting::Full);
+            // Room is on its way: that is not full.
+            return Arrival::Wait(NotAccepting::NoChild);
         } else {
             NotAccepting::Full
         };
@@ -102,7 +102,7 @@ impl Master {
             .map(super::child::Child::marked_in_flight)
             .sum();
         if marked < MOST_MARKED {
-            Arrival::Answer(treatment)
+            Arrival::Answer(treatment, why)
         } else {
             Arrival::Wait(why)
         }
@@ -118,7 +118,7 @@ impl Master {
             let should_grow = pool::should_grow(&views, &self.bounds());
             let treatment = match self.arrival(&views) {
                 Arrival::Serve => Treatment::Policy,
-                Arrival::Answer(treatment) => treatment,
+                Arrival::Answer(treatment, _) => treatment,
                 Arrival::Wait(_) => {
                     // The first one is known to wait; whether another does is not.
                     self.grow |= should_grow && turn == 0;

@@ -334,6 +334,10 @@ impl Master {
                 Err(_) => format!("was ended by signal {signal}"),
             },
         };
+        let how = match child.killed_for {
+            Some(reason) => format!("{how}, by its master, for {reason},"),
+            None => how,
+        };
         let age = child.forked.elapsed().as_secs();
         if clean {
             log::debug!("child {} of slot {slot} {how} after {age} s", child.pid);
@@ -408,7 +412,6 @@ impl Master {
                 self.give_up_exchange();
                 let limit = self.milter.graceful_timeout;
                 self.phase = Phase::Retiring(Instant::now() + limit);
-                self.books.event(EventKind::Stop, 0);
                 self.books.global.state = MilterState::Retiring.word();
                 self.books.global.stop_since_ns = clock::boottime_ns();
                 self.books.global.stop_deadline_ns =

@@ -13,6 +13,7 @@ use super::dispatch::{Arrival, UNREAD_LIMIT, advice};
 use super::lifecycle::Birth;
 use super::pool::{self, Action};
 use super::{End, Episode, Master, Phase};
+use crate::config::OverloadAction;
 use crate::sys::{clock, process};
 use crate::worker::order;
 
@@ -168,6 +169,9 @@ impl Master {
             else {
                 continue;
             };
+            if matches!(signal, Signal::SIGHUP | Signal::SIGTERM | Signal::SIGINT) {
+                self.books.event(EventKind::Stop, u64::from(info.ssi_signo));
+            }
             match signal {
                 Signal::SIGCHLD => {
                     self.reap();
@@ -303,8 +307,7 @@ impl Master {
                     child.pid,
                     limit.as_secs()
                 );
-                child.killed = true;
-                child.signal(Signal::SIGKILL);
+                child.kill_for("it was not ready within start_timeout");
             }
         }
     }
@@ -318,8 +321,7 @@ impl Master {
                     "child {} hangs in the policy past its deadline and is killed",
                     child.pid
                 );
-                child.killed = true;
-                child.signal(Signal::SIGKILL);
+                child.kill_for("it hung in the policy past its deadline");
             }
         }
     }
@@ -343,15 +345,19 @@ impl Master {
         self.books.relay();
         let views = self.views(now);
         let arrival = self.arrival(&views);
-        let why = match arrival {
-            Arrival::Serve | Arrival::Answer(_) => NotAccepting::Accepting,
-            Arrival::Wait(why) => why,
+        let (why, short_of) = match arrival {
+            Arrival::Serve => (NotAccepting::Accepting, NotAccepting::Accepting),
+            // Those who come get an answer, but not the policy's.
+            Arrival::Answer(_, why) => (NotAccepting::Accepting, why),
+            Arrival::Wait(why) => (why, why),
         };
         let growing = matches!(self.phase, Phase::Running)
             && !self.grow
             && self.backoff_until.is_none()
             && pool::should_grow(&views, &self.bounds());
-        let listen = why == NotAccepting::Accepting || (growing && why == NotAccepting::Full);
+        // The next one that comes has a child forked for it.
+        let grows = growing && why == NotAccepting::NoChild;
+        let listen = why == NotAccepting::Accepting || grows;
         self.await_listener(listen);
         let starting = self.children.iter().flatten().any(|child| !child.ready);
         self.await_wakes(
@@ -360,19 +366,19 @@ impl Master {
                 || why == NotAccepting::Limit
                 || !self.in_hand.is_empty(),
         );
-        self.account_for_capacity(why, &views, now);
+        self.account_for_capacity(short_of, &views, now);
+        let (busy, requests) = self.in_progress();
         let old = self.old_children() as u64;
         let slots = u64::from(self.slots_limit());
         let global = &mut self.books.global;
-        global.accepting = u64::from(why == NotAccepting::Accepting);
-        global.not_accepting = why.word();
+        let shown = if listen { NotAccepting::Accepting } else { why };
+        global.accepting = u64::from(listen);
+        global.not_accepting = shown.word();
         global.waiting = self.in_hand.len() as u64;
         global.children_old = old;
         global.slots_max = slots;
-        let requests: u64 = views.iter().map(|child| child.requests).sum();
         global.peak_requests = global.peak_requests.max(requests);
-        let busy = views.iter().filter(|child| child.requests > 0).count();
-        self.books.busy_now(busy as u64);
+        self.books.busy_now(busy);
         self.books.publish_global();
     }
 
@@ -439,13 +445,19 @@ impl Master {
             return;
         }
         self.full_said = Some(now);
+        let fate = match self.milter.concurrency_limit_action {
+            OverloadAction::Wait => "wait",
+            OverloadAction::Tempfail => "are answered tempfail",
+            OverloadAction::Accept => "are accepted without the policy",
+            OverloadAction::Reject => "are rejected",
+        };
         let setting = if why == NotAccepting::Limit {
             "concurrency_limit"
         } else {
             "max_pooled_procs or interpreter_connections"
         };
         log::warn!(
-            "milter {} is full: {} children carry {} connections; new ones wait; consider raising {setting}",
+            "milter {} is full: {} children carry {} connections; new ones {fate}; consider raising {setting}",
             self.milter.name,
             views.len(),
             views.iter().map(|child| child.requests).sum::<u64>()

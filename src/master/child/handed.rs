@@ -126,6 +126,7 @@ impl Child {
             marked_completed: state.marked_completed,
             due: state.due.clone(),
             killed: state.killed,
+            killed_for: None,
             late_until: state.late_until,
             terms: Terms {
                 generation: state.generation,
