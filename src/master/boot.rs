@@ -86,6 +86,7 @@ pub(super) fn no_log(error: &crate::log::LogError) -> Refusal {
 
 /// Starts a master up to the point where its loop forks the first children. `Err` is the exit status; the reason has been reported.
 pub(super) fn boot(mut setup: Setup) -> Result<Box<Master>, i32> {
+    process::keep_others_out();
     let foreground = setup.foreground;
     let mut report = std::mem::replace(&mut setup.report, Report::Done);
     match try_boot(setup, &mut report) {

@@ -47,6 +47,7 @@ pub(super) fn inherit(
         bundle,
         ..
     } = plan;
+    process::keep_others_out();
     process::set_umask(milter.umask);
     process::set_name(&format!("pmx-m {}", milter.name));
     let descriptors = process::raise_descriptor_limit();

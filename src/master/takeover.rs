@@ -56,6 +56,7 @@ fn say(line: &Line) {
 }
 
 fn trial(state: i32, plan: i32, request: i32) -> i32 {
+    process::keep_others_out();
     process::set_name("pmx-trial");
     match try_out(state, plan, request) {
         Ok(()) => {

@@ -80,11 +80,11 @@ impl Master {
         {
             let askers = &self.askers;
             let vouched = |file: &File| {
-                lock::holder_of(file, 0)
-                    .is_ok_and(|pid| pid.is_some_and(|pid| askers.contains(&pid)))
+                let holder = lock::holder_of(file, 0).ok().flatten();
+                holder.filter(|pid| askers.contains(pid))
             };
             match request::take(&self.paths, vouched) {
-                Found::Request(request) => self.serve_request(request, now),
+                Found::Request(request, asker) => self.serve_request(request, asker, now),
                 Found::Unusable(why) => {
                     log::warn!("milter {}: {why}; it is ignored", self.milter.name);
                 }
@@ -93,7 +93,7 @@ impl Master {
         }
     }
 
-    fn serve_request(&mut self, request: Box<Request>, now: Instant) {
+    fn serve_request(&mut self, request: Box<Request>, asker: Pid, now: Instant) {
         self.books.global.reload_at_ns = clock::boottime_ns();
         self.books.global.reload_result = 0;
         if self.phase != Phase::Running {
@@ -108,7 +108,7 @@ impl Master {
         self.notify.reloading();
         let id = request.id.clone();
         let program = request.program.clone();
-        if let Err(error) = self.try_out(request, now) {
+        if let Err(error) = self.try_out(request, asker, now) {
             let text = format!(
                 "milter {}: {} cannot be tried out: {error}",
                 self.milter.name,
@@ -118,8 +118,14 @@ impl Master {
         }
     }
 
-    fn try_out(&mut self, request: Box<Request>, now: Instant) -> io::Result<()> {
+    fn try_out(&mut self, request: Box<Request>, asker: Pid, now: Instant) -> io::Result<()> {
         let program = exec::open_program(&request.program)?;
+        if !exec::may_replace_us(&program, asker)? {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is neither root's nor the program that asks; install it as root, or run restart from that very file",
+            ));
+        }
         let state = exec::sealed(&self.hand_over(now).encode()?)?;
         let asked = exec::sealed(&serde_json::to_vec(&*request)?)?;
         let plan = exec::memory()?;

@@ -14,6 +14,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::Paths;
@@ -79,8 +80,8 @@ impl Request {
 /// What a look for requests found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The oldest one. It is taken: the file is gone.
-    Request(Box<Request>),
+    /// The oldest one, and who asked. It is taken: the file is gone.
+    Request(Box<Request>, Pid),
     /// One that cannot be used, and is gone as well: why.
     Unusable(String),
     /// There is none.
@@ -90,7 +91,7 @@ pub enum Found {
 /// Takes one request that waits for this milter's master, the oldest first; of those only for which somebody vouches. `vouched`: is it by
 /// a process that signalled the master? A child that shares its master's user may write what it likes into the directory, but it can
 /// signal nobody, and the kernel tells whose lock a file has.
-pub fn take(paths: &Paths, vouched: impl Fn(&File) -> bool) -> Found {
+pub fn take(paths: &Paths, vouched: impl Fn(&File) -> Option<Pid>) -> Found {
     let mut waiting = list(paths, "restart");
     waiting.sort_by_key(|path| {
         fs::symlink_metadata(path).map_or((i64::MAX, 0), |meta| (meta.mtime(), meta.mtime_nsec()))
@@ -99,24 +100,28 @@ pub fn take(paths: &Paths, vouched: impl Fn(&File) -> bool) -> Found {
         let unusable =
             |why: String| Found::Unusable(format!("the request {}: {why}", path.display()));
         let opened = match open(path) {
-            Ok(file) if !vouched(&file) => continue,
-            other => other,
+            Ok(file) => match vouched(&file) {
+                Some(asker) => Ok((file, asker)),
+                None => continue,
+            },
+            Err(error) => Err(error),
         };
-        let read = opened
-            .and_then(contents)
-            .and_then(|bytes| Ok(serde_json::from_slice::<Request>(&bytes)?));
+        let read = opened.and_then(|(file, asker)| {
+            let request = serde_json::from_slice::<Request>(&contents(file)?)?;
+            Ok((request, asker))
+        });
         if fs::remove_file(path).is_err() {
             // Withdrawn in this moment, or it would be found again and again.
             continue;
         }
         return match read {
             Err(error) => unusable(error.to_string()),
-            Ok(request) if paths.request(&request.id) != *path => {
+            Ok((request, _)) if paths.request(&request.id) != *path => {
                 unusable("it is about another milter".to_owned())
             }
-            Ok(request) => match clock::boottime_ns().checked_sub(request.at_ns) {
+            Ok((request, asker)) => match clock::boottime_ns().checked_sub(request.at_ns) {
                 Some(age) if u128::from(age) <= FRESH.as_nanos() => {
-                    Found::Request(Box::new(request))
+                    Found::Request(Box::new(request), asker)
                 }
                 _ => unusable("nobody waits for it any more".to_owned()),
             },
@@ -238,8 +243,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn anybody(_: &File) -> bool {
-        true
+    fn anybody(_: &File) -> Option<Pid> {
+        Some(Pid::this())
     }
 
     fn request() -> Request {
@@ -257,11 +262,14 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         let _second = second.write(&paths).unwrap();
         assert_eq!(take(&other, anybody), Found::Nothing);
-        assert_eq!(take(&paths, |_| false), Found::Nothing);
-        assert_eq!(take(&paths, anybody), Found::Request(Box::new(first)));
+        assert_eq!(take(&paths, |_| None), Found::Nothing);
         assert_eq!(
             take(&paths, anybody),
-            Found::Request(Box::new(second.clone()))
+            Found::Request(Box::new(first), Pid::this())
+        );
+        assert_eq!(
+            take(&paths, anybody),
+            Found::Request(Box::new(second.clone()), Pid::this())
         );
         assert_eq!(take(&paths, anybody), Found::Nothing);
         assert_eq!(read_answer(&paths, &second.id).unwrap(), None);

@@ -13,6 +13,8 @@ use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::FileStat;
+use nix::unistd::Pid;
 
 /// The most that is read back from memory: a policy's own bound, and a little.
 const MOST_BYTES: u64 = 600 << 20;
@@ -115,6 +117,26 @@ pub fn open_program(path: &Path) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// May this program take our place? A process that shares a master's user may write to its run directory, and to a request that lies there:
+/// it must not choose what runs without a sandbox. So the file is one that only root can have made, or the very one that the asker runs.
+/// Root's own run directory has requests of root's only.
+///
+/// # Errors
+/// The kernel's.
+pub fn may_replace_us(program: &OwnedFd, asker: Pid) -> io::Result<bool> {
+    let meta = nix::sys::stat::fstat(program)?;
+    // None: it cannot be read, for it runs as somebody else, or has gone.
+    let asker = nix::sys::stat::stat(format!("/proc/{asker}/exe").as_str()).ok();
+    let root = nix::unistd::geteuid().is_root();
+    Ok(root || is_beyond_doubt(&meta, asker.as_ref()))
+}
+
+fn is_beyond_doubt(program: &FileStat, asker: Option<&FileStat>) -> bool {
+    let only_roots = program.st_uid == 0 && program.st_mode & 0o022 == 0;
+    let same = |it: &FileStat| it.st_dev == program.st_dev && it.st_ino == program.st_ino;
+    only_roots || asker.is_some_and(same)
+}
+
 /// Becomes the program, with these arguments and the same environment. It returns only when that failed: why.
 pub fn become_program(program: &OwnedFd, arguments: &[&OsStr]) -> io::Error {
     let text = |bytes: &[u8]| CString::new(bytes).ok();
@@ -196,6 +218,25 @@ pub fn number(fd: impl AsFd) -> RawFd {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn only_roots_file_or_the_askers_own_may_take_our_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let stat = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            nix::sys::stat::stat(&path).unwrap()
+        };
+        let (mut mine, mut another) = (stat("mine"), stat("another"));
+        (mine.st_uid, another.st_uid) = (1000, 1000);
+        assert!(is_beyond_doubt(&mine, Some(&mine)));
+        assert!(!is_beyond_doubt(&mine, Some(&another)));
+        assert!(!is_beyond_doubt(&mine, None));
+        (mine.st_uid, mine.st_mode) = (0, 0o100_755);
+        assert!(is_beyond_doubt(&mine, None));
+        mine.st_mode = 0o100_775;
+        assert!(!is_beyond_doubt(&mine, None));
+    }
 
     #[test]
     fn sealed_bytes_are_read_by_everybody_and_changed_by_nobody() {

@@ -124,6 +124,13 @@ pub fn die_with_parent(parent: Pid) -> bool {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_ok() && nix::unistd::getppid() == parent
 }
 
+/// Nobody who shares our user can look into this process or take its descriptors any more (ptrace(2)): a hijacked child of a master that is
+/// not root's must not own its master. Executing a program takes it back, so that each one says it anew.
+pub fn keep_others_out() {
+    // Failing is possible only for other values (prctl(2)).
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
 /// Puts /dev/null on standard input, output and error.
 ///
 /// # Errors
