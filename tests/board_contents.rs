@@ -74,13 +74,19 @@ fn a_callback_that_waits_is_shown_with_its_message_and_its_mtas_deadline_and_an_
     let message = Message::from("sleep15@b.example").and_to("second@example.org");
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| mta.message(&message));
-        let (snapshot, slot) = slot(&milter, "work at rcpt", |_, slot| {
-            phase(slot) == Phase::Rcpt
+        let (snapshot, slot) = slot(&milter, "a suspended callback at rcpt", |_, slot| {
+            phase(slot) == Phase::Rcpt && slot.child.as_ref().unwrap().suspended == 1
         });
         let child = slot.child.as_ref().unwrap();
-        assert_eq!(child.suspended, 1);
         let doing = shown(&child.doing);
-        assert!(doing.contains("from sleep15@b.example"), "{doing}");
+        assert!(
+            doing.contains("from sleep15@b.example to user@example.org"),
+            "{doing}"
+        );
+        let second = " from sleep15@b.example to second@example.org +1";
+        self::slot(&milter, "the second recipient's callback", |_, slot| {
+            shown(&slot.child.as_ref().unwrap().doing).ends_with(second)
+        });
         let left = snapshot.deadline_left(&slot).unwrap();
         assert!(left <= 1.0, "{left}");
         assert!(waiting.join().unwrap().unwrap().is_taken());

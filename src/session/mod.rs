@@ -184,6 +184,11 @@ impl Session {
         &self.facts
     }
 
+    /// The recipient whose callback is in hand: not among those of the message until the policy takes it.
+    pub fn candidate(&self) -> Option<&Recipient> {
+        self.candidate.as_ref()
+    }
+
     /// Appends a progress packet when the MTA takes one: while a callback is in hand after end of message came.
     pub fn progress(&self, out: &mut Vec<u8>) -> bool {
         let possible = self.in_hand.is_some_and(|call| match call.callback {

@@ -79,6 +79,7 @@ impl Loop {
         let timing = &connection.timing;
         Work::of(
             &facts,
+            connection.session.candidate(),
             timing.phase(),
             timing.begun_ns(),
             self.intake.milter.redact,

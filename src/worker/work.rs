@@ -3,7 +3,7 @@
 
 use scoreboard::records::{self, ChildRecord, Phase};
 
-use crate::policy::Facts;
+use crate::policy::{Facts, Recipient};
 
 /// The work in hand.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,13 @@ impl Work {
     }
 
     /// A session's callback, since when its MTA waits. `redact` leaves out whatever names somebody.
-    pub(super) fn of(facts: &Facts, phase: Phase, since_ns: u64, redact: bool) -> Work {
+    pub(super) fn of(
+        facts: &Facts,
+        candidate: Option<&Recipient>,
+        phase: Phase,
+        since_ns: u64,
+        redact: bool,
+    ) -> Work {
         let mut work = Work {
             phase,
             since_ns,
@@ -42,7 +48,7 @@ impl Work {
         records::put_text(&mut work.queue_id, facts.queue_id().unwrap_or(b""));
         let mut text = Text::default();
         if !redact {
-            describe(facts, &mut text);
+            describe(facts, candidate, &mut text);
         }
         records::put_text(&mut work.doing, text.bytes());
         work
@@ -66,8 +72,9 @@ impl Work {
     }
 }
 
-/// `client.example [192.0.2.1] from a@example.org to b@example.net +2`, as far as the policy collects it.
-fn describe(facts: &Facts, text: &mut Text) {
+/// `client.example [192.0.2.1] from a@example.org to b@example.net +2`, as far as the policy collects it; the recipient is the one that
+/// is being asked about, else the last.
+fn describe(facts: &Facts, candidate: Option<&Recipient>, text: &mut Text) {
     if let Some(client) = &facts.client {
         text.push(&client.host);
         if let Some(address) = &client.address
@@ -78,20 +85,23 @@ fn describe(facts: &Facts, text: &mut Text) {
             text.push(b"]");
         }
     }
-    let Some(message) = &facts.message else {
-        return;
-    };
-    if let Some(sender) = &message.sender {
+    let message = facts.message.as_ref();
+    if let Some(sender) = message.and_then(|message| message.sender.as_deref()) {
         text.push(b" from ");
         text.push(if sender.is_empty() { b"<>" } else { sender });
     }
-    if let Some((last, earlier)) = message.recipients.as_deref().and_then(<[_]>::split_last) {
-        text.push(b" to ");
-        text.push(last.address());
-        if !earlier.is_empty() {
-            text.push(b" +");
-            text.push(earlier.len().to_string().as_bytes());
-        }
+    let taken = message.and_then(|message| message.recipients.as_deref());
+    let taken = taken.unwrap_or_default();
+    let (named, others) = match (candidate, taken.split_last()) {
+        (Some(candidate), _) => (candidate, taken.len()),
+        (None, Some((last, earlier))) => (last, earlier.len()),
+        (None, None) => return,
+    };
+    text.push(b" to ");
+    text.push(named.address());
+    if others > 0 {
+        text.push(b" +");
+        text.push(others.to_string().as_bytes());
     }
 }
 
