@@ -53,31 +53,50 @@ pub enum Detail {
     Histograms,
 }
 
+/// What is kept of a slot.
+pub(crate) trait Kept: Sized {
+    /// Before it is read.
+    fn unread(index: u32) -> Self;
+    /// Its number.
+    fn index(&self) -> u32;
+    /// Whether what was read is proven.
+    fn is_consistent(&self) -> bool;
+    /// Notes whether it is.
+    fn prove(&mut self, consistent: bool);
+    /// Reads the advertised copies of these slots' records, not yet proven; of each slot the child's first.
+    fn read<S: Source>(
+        source: &S,
+        geometry: &Geometry,
+        places: &[Places],
+        versions: &[Versions],
+        to: &mut [Self],
+        detail: Detail,
+    ) -> Result<(), S::Error>;
+}
+
 /// A copy of the board.
 #[derive(Debug)]
-pub(crate) struct Collected {
+pub(crate) struct Collected<T> {
     pub(crate) global: GlobalRecord,
     pub(crate) global_consistent: bool,
-    /// Slots ever used. Until `collect` is done, each has a child's record, whether or not it counts.
-    pub(crate) slots: Vec<Slot>,
-    pub(crate) deaths: Vec<Death>,
+    /// Slots ever used. Until they are settled, whole ones have a child's record each, whether or not it counts.
+    pub(crate) slots: Vec<T>,
     pub(crate) cut: Cut,
     pub(crate) retries: u32,
 }
 
 /// Copies the board.
-pub(crate) fn collect<S: Source>(
+pub(crate) fn collect<S: Source, T: Kept>(
     source: &S,
     geometry: &Geometry,
     detail: Detail,
-) -> Result<Collected, S::Error> {
+) -> Result<Collected<T>, S::Error> {
     let mut global = GlobalRecord::zeroed();
     let reading = latch::read::<Sound, S>(source, &GLOBAL, words_mut(&mut global), TRIES)?;
     let mut state = Collected {
         global,
         global_consistent: reading.consistent,
         slots: Vec::new(),
-        deaths: Vec::new(),
         cut: Cut::PerSlot,
         retries: reading.retries,
     };
@@ -99,11 +118,41 @@ pub(crate) fn collect<S: Source>(
     if state.cut == Cut::PerSlot {
         pass.remaining(source, geometry, &mut state)?;
     }
-    for slot in &mut state.slots {
-        slot.settle();
-    }
-    state.deaths = ring::collect::<Sound, _, _>(source, &DEATH_RING)?;
     Ok(state)
+}
+
+/// The last deaths, the latest first.
+pub(crate) fn deaths<S: Source>(source: &S) -> Result<Vec<Death>, S::Error> {
+    ring::collect::<Sound, _, _>(source, &DEATH_RING)
+}
+
+impl Kept for Slot {
+    fn unread(index: u32) -> Slot {
+        Slot::unread(index)
+    }
+
+    fn index(&self) -> u32 {
+        self.index
+    }
+
+    fn is_consistent(&self) -> bool {
+        self.consistent
+    }
+
+    fn prove(&mut self, consistent: bool) {
+        self.consistent = consistent;
+    }
+
+    fn read<S: Source>(
+        source: &S,
+        geometry: &Geometry,
+        places: &[Places],
+        versions: &[Versions],
+        to: &mut [Slot],
+        detail: Detail,
+    ) -> Result<(), S::Error> {
+        records(source, geometry, places, versions, to, detail)
+    }
 }
 
 /// Slots to read: those that the master ever used, as far as the file has room for them.
@@ -125,10 +174,10 @@ fn known<T: bytemuck::Pod>(record: &mut T, words: usize) -> &mut [u64] {
 }
 
 /// Versions of a slot's two records: master's, child's.
-type Versions = [u64; 2];
+pub(crate) type Versions = [u64; 2];
 
 /// Where a slot's two records stand: master's, child's.
-type Places = [Place; 2];
+pub(crate) type Places = [Place; 2];
 
 struct Pass {
     detail: Detail,
@@ -148,11 +197,11 @@ impl Pass {
     }
 
     /// One pass over the global record and the first `used` slots; says how many records changed meanwhile.
-    fn whole<S: Source>(
+    fn whole<S: Source, T: Kept>(
         &mut self,
         source: &S,
         geometry: &Geometry,
-        state: &mut Collected,
+        state: &mut Collected<T>,
         used: u32,
     ) -> Result<usize, S::Error> {
         let places = |slot| Some([geometry.master(slot)?, geometry.child(slot)?]);
@@ -164,8 +213,8 @@ impl Pass {
         let mut global = GlobalRecord::zeroed();
         source.copy(GLOBAL.copy(global_before), words_mut(&mut global))?;
         state.slots.clear();
-        state.slots.extend((0..used).map(Slot::unread));
-        records(
+        state.slots.extend((0..used).map(T::unread));
+        T::read(
             source,
             geometry,
             &self.places,
@@ -184,18 +233,18 @@ impl Pass {
             changed += 1;
         }
         for ((slot, before), after) in state.slots.iter_mut().zip(&self.before).zip(&self.after) {
-            slot.consistent = before == after;
-            changed += usize::from(!slot.consistent);
+            slot.prove(before == after);
+            changed += usize::from(before != after);
         }
         Ok(changed)
     }
 
     /// After the last pass: reads alone what that pass did not get whole.
-    fn remaining<S: Source>(
+    fn remaining<S: Source, T: Kept>(
         &mut self,
         source: &S,
         geometry: &Geometry,
-        state: &mut Collected,
+        state: &mut Collected<T>,
     ) -> Result<(), S::Error> {
         if !state.global_consistent {
             let mut global = GlobalRecord::zeroed();
@@ -206,12 +255,12 @@ impl Pass {
         }
         let used = used_slots(&state.global, geometry);
         let seen = u32::try_from(state.slots.len()).unwrap_or(u32::MAX);
-        state.slots.extend((seen..used).map(Slot::unread));
-        for slot in state.slots.iter_mut().filter(|slot| !slot.consistent) {
+        state.slots.extend((seen..used).map(T::unread));
+        for slot in state.slots.iter_mut().filter(|slot| !slot.is_consistent()) {
             let pause = Pause::new();
             for _ in 0..TRIES {
                 one(source, geometry, slot, self.detail)?;
-                if slot.consistent {
+                if slot.is_consistent() {
                     break;
                 }
                 state.retries = state.retries.saturating_add(1);
@@ -223,14 +272,14 @@ impl Pass {
 }
 
 /// Both records of one slot, and whether neither changed meanwhile: then requests in progress are exact for that instant.
-fn one<S: Source>(
+fn one<S: Source, T: Kept>(
     source: &S,
     geometry: &Geometry,
-    slot: &mut Slot,
+    slot: &mut T,
     detail: Detail,
 ) -> Result<(), S::Error> {
-    let (Some(master), Some(child)) = (geometry.master(slot.index), geometry.child(slot.index))
-    else {
+    let index = slot.index();
+    let (Some(master), Some(child)) = (geometry.master(index), geometry.child(index)) else {
         return Ok(());
     };
     let places = [[master, child]];
@@ -238,17 +287,11 @@ fn one<S: Source>(
     versions(source, &places, &mut before)?;
     // Acquire, twice: as in `Pass::whole`.
     fence(Ordering::Acquire);
-    records(
-        source,
-        geometry,
-        &places,
-        &before,
-        std::slice::from_mut(slot),
-        detail,
-    )?;
+    let it = std::slice::from_mut(slot);
+    T::read(source, geometry, &places, &before, it, detail)?;
     fence(Ordering::Acquire);
     versions(source, &places, &mut after)?;
-    slot.consistent = before == after;
+    slot.prove(before == after);
     Ok(())
 }
 
@@ -276,7 +319,7 @@ fn versions<S: Source>(
 
 /// The advertised copies, not yet proven. The children's first: even unproven, what a child completed is then not more than what it was
 /// given.
-fn records<S: Source>(
+pub(crate) fn records<S: Source>(
     source: &S,
     geometry: &Geometry,
     places: &[Places],

@@ -151,6 +151,8 @@ pub mod sync;
 #[cfg(not(loom))]
 pub mod books;
 #[cfg(not(loom))]
+mod brief;
+#[cfg(not(loom))]
 mod collect;
 #[cfg(not(loom))]
 mod create;
@@ -173,6 +175,8 @@ mod writer;
 
 #[cfg(not(loom))]
 pub use books::{Account, Books, MasterBooks, SlotBooks};
+#[cfg(not(loom))]
+pub use brief::{Brief, BriefProcess};
 #[cfg(not(loom))]
 pub use collect::{Cut, Detail};
 #[cfg(not(loom))]

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use bytemuck::Zeroable;
 use nix::libc;
 
-use crate::collect::{Collected, Detail, collect, used_slots};
+use crate::brief::Brief;
+use crate::collect::{Collected, Detail, collect, deaths, used_slots};
 use crate::history::History;
 use crate::latch::{self, Sound, Source, Span, TRIES};
 use crate::layout::{ENDIAN, GLOBAL, Geometry, Header, MAGIC, MAJOR, READY};
@@ -23,7 +24,7 @@ use crate::liveness::{self, Liveness};
 use crate::map::ReadMap;
 use crate::records::GlobalRecord;
 use crate::ring;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Slot, Snapshot};
 
 /// Most slots, and bytes from one to the next, that [`MapReader::make_ready`] does something for.
 const READY_SLOTS: usize = 4096;
@@ -172,10 +173,16 @@ impl Reader {
         self.look(Detail::Histograms)
     }
 
+    /// Of each slot only what a summary shows.
+    ///
+    /// # Errors
+    /// As for [`Reader::snapshot`].
+    pub fn brief(&self) -> Result<Snapshot<Brief>, ReadError> {
+        brief(&Words(&self.file), self).map_err(|error| self.failed(error))
+    }
+
     fn look(&self, detail: Detail) -> Result<Snapshot, ReadError> {
-        let collected = collect(&Words(&self.file), &self.geometry, detail)
-            .map_err(|error| self.failed(error))?;
-        Ok(assemble(collected, &self.header, &self.file))
+        look(&Words(&self.file), self, detail).map_err(|error| self.failed(error))
     }
 
     /// What the board remembers of the last ten minutes.
@@ -251,11 +258,17 @@ impl MapReader {
         self.look(Detail::Histograms)
     }
 
+    /// Of each slot only what a summary shows.
+    pub fn brief(&self) -> Snapshot<Brief> {
+        let board: Result<Snapshot<Brief>, Infallible> = brief(&self.map, &self.reader);
+        let Ok(board) = board;
+        board
+    }
+
     fn look(&self, detail: Detail) -> Snapshot {
-        let collected: Result<Collected, Infallible> =
-            collect(&self.map, &self.reader.geometry, detail);
-        let Ok(collected) = collected;
-        assemble(collected, &self.reader.header, &self.reader.file)
+        let board: Result<Snapshot, Infallible> = look(&self.map, &self.reader, detail);
+        let Ok(board) = board;
+        board
     }
 
     /// What the board remembers of the last ten minutes.
@@ -323,14 +336,29 @@ fn history<S: Source>(source: &S, geometry: &Geometry) -> Result<History, S::Err
     Ok(found)
 }
 
-fn assemble(collected: Collected, header: &Header, file: &File) -> Snapshot {
+fn look<S: Source>(source: &S, reader: &Reader, detail: Detail) -> Result<Snapshot, S::Error> {
+    let mut collected: Collected<Slot> = collect(source, &reader.geometry, detail)?;
+    for slot in &mut collected.slots {
+        slot.settle();
+    }
+    let mut board = assemble(collected, reader);
+    board.deaths = deaths(source)?;
+    Ok(board)
+}
+
+fn brief<S: Source>(source: &S, reader: &Reader) -> Result<Snapshot<Brief>, S::Error> {
+    let collected = collect(source, &reader.geometry, Detail::Records)?;
+    Ok(assemble(collected, reader))
+}
+
+fn assemble<T>(collected: Collected<T>, reader: &Reader) -> Snapshot<T> {
     Snapshot {
-        header: *header,
+        header: reader.header,
         global: collected.global,
         global_consistent: collected.global_consistent,
         slots: collected.slots,
-        deaths: collected.deaths,
-        liveness: Liveness::of(file, header),
+        deaths: Vec::new(),
+        liveness: Liveness::of(&reader.file, &reader.header),
         now_ns: liveness::boot_time_ns(),
         wall_ns: liveness::wall_time_ns(),
         cut: collected.cut,

@@ -15,9 +15,9 @@ use crate::records::{
     ChildRecord, Counters, Death, GlobalRecord, MasterRecord, MilterState, Phase, SlotState, text,
 };
 
-/// The board at one instant ([`Cut::Atomic`]), or each slot at one of its own.
+/// The board at one instant ([`Cut::Atomic`]), or each slot at one of its own; of a slot everything is kept, or a [`Brief`](crate::Brief).
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct Snapshot<T = Slot> {
     /// The static header.
     pub header: Header,
     /// The master's record of the milter.
@@ -25,8 +25,8 @@ pub struct Snapshot {
     /// Whether it is proven whole.
     pub global_consistent: bool,
     /// Slots ever used, in order.
-    pub slots: Vec<Slot>,
-    /// The last deaths, the latest first.
+    pub slots: Vec<T>,
+    /// The last deaths, the latest first; none beside [`Brief`](crate::Brief)s.
     pub deaths: Vec<Death>,
     /// Whether the writer lives.
     pub liveness: Liveness,
@@ -282,7 +282,9 @@ impl Snapshot {
     pub fn books(&self) -> Books {
         Books::of(self)
     }
+}
 
+impl<T> Snapshot<T> {
     /// What the master says that the milter does.
     pub fn state(&self) -> MilterState {
         MilterState::from_word(self.global.state)

@@ -7,11 +7,12 @@ mod support;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 
 use scoreboard::{
     Acc, Board, BoardVerdict, ChildPage, ChildRecord, CreateError, Cut, Death, GlobalRecord, Lock,
-    MapReader, MasterBooks, MasterRecord, MilterState, Reader, SlotState, Spec, encode_end,
-    liveness, read,
+    MapReader, MasterBooks, MasterRecord, MilterState, Reader, SlotState, Snapshot, Spec,
+    encode_end, liveness, read,
 };
 use support::{dir, empty, global, live, spec};
 
@@ -36,6 +37,16 @@ fn a_new_board_is_complete_locked_and_alive() {
     assert!(meta.blocks() * 512 >= meta.len(), "every byte is allocated");
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
     assert_eq!(names.len(), 1, "nothing else is left: {names:?}");
+}
+
+/// The brief form has the numbers of the whole one, by file and by map, and is proven as that is.
+fn brief_says_the_same(path: &Path, whole: &Snapshot) {
+    let (reader, map) = (Reader::open(path).unwrap(), MapReader::open(path).unwrap());
+    for brief in [reader.brief().unwrap(), map.brief()] {
+        assert_eq!(brief.slots, whole.briefs());
+        assert_eq!((brief.cut, brief.global), (whole.cut, whole.global));
+        assert_eq!(brief.verdict(), whole.verdict());
+    }
 }
 
 #[test]
@@ -106,6 +117,10 @@ fn what_is_published_is_what_is_read_by_file_and_by_map() {
         let books = snapshot.books();
         assert!(books.is_balanced(), "{books:?}");
         assert_eq!(books.master(), MasterBooks::Balanced);
+        brief_says_the_same(&path, &snapshot);
+        let brief = &map.brief().slots[1];
+        assert_eq!((brief.requests, brief.messages), (2, 50));
+        assert_eq!(brief.process.map(|process| process.queue), Some(1));
     }
     assert_eq!(board.read_child(1), child);
     assert_eq!(board.read_child(99), empty());
@@ -141,6 +156,7 @@ fn a_child_of_another_incarnation_counts_as_absent_and_a_liar_is_clamped() {
     assert_eq!(snapshot.messages(), u64::MAX);
     assert!(snapshot.slots[0].books().child_lies);
     assert_eq!(snapshot.books().unbalanced, [0]);
+    brief_says_the_same(&path, &snapshot);
 
     // The next process: until it has its page, its record is absent; then empty.
     board.publish_master(
@@ -155,6 +171,7 @@ fn a_child_of_another_incarnation_counts_as_absent_and_a_liar_is_clamped() {
     let snapshot = read(&path).unwrap();
     assert_eq!(snapshot.slots[0].child, None);
     assert!(snapshot.books().is_balanced());
+    brief_says_the_same(&path, &snapshot);
     assert!(
         ChildPage::map(board.descriptor(), board.geometry(), 0, 2).is_err(),
         "the page is still of process 1"
@@ -393,5 +410,6 @@ fn every_slot_of_a_large_board_is_read_at_its_own_place() {
             let incarnation = slot.child.map(|child| child.incarnation);
             assert_eq!(incarnation, (number % 3 != 0).then_some(number % 3));
         }
+        brief_says_the_same(&path, &snapshot);
     }
 }

@@ -65,11 +65,15 @@ pub(super) fn defaults(folder: &Path) -> MilterConfig {
     config
 }
 
-/// The defaults that depend on the machine or on other keys.
-pub(super) fn fill(draft: &mut Draft) {
-    let cpus = std::thread::available_parallelism()
+/// Processors that this process may use, at most 256: what `max_pooled_procs` and `interpreters` follow.
+pub(super) fn cpus() -> u32 {
+    std::thread::available_parallelism()
         .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX))
-        .min(256);
+        .min(256)
+}
+
+/// The defaults that depend on the machine, which has `cpus` processors, or on other keys.
+pub(super) fn fill(draft: &mut Draft, cpus: u32) {
     if !draft.given.contains_key("max_pooled_procs") {
         draft.config.max_pooled_procs = cpus.max(2).max(draft.config.min_pooled_procs);
     }

@@ -62,8 +62,8 @@ fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<Entry<'t, 'i>> {
     entries
 }
 
-/// Reads a configuration from text; `file` names it and is what relative paths are relative to.
-pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Config, Problems> {
+/// Reads a configuration from text; `file` names it and is what relative paths are relative to. `cpus`: see [`fill`].
+pub(super) fn parse(file: &Path, bytes: &[u8], cpus: u32) -> Result<Config, Problems> {
     let folder = folder_of(file);
     let mut notes = Notes::default();
     let Some((source, text)) = readable(&mut notes, file, bytes) else {
@@ -91,7 +91,7 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Config, Problems> {
         );
     }
     for draft in &mut run.milters {
-        fill(draft);
+        fill(draft, cpus);
     }
     check::check(&run.milters, &mut run.notes);
     run.notes.finish()?;

@@ -41,7 +41,7 @@ pub use terminal::sign_as;
 pub use try_verb::try_policy;
 
 /// What a short verb takes of the heap.
-const HEAP_BYTES: usize = 192 << 10;
+const HEAP_BYTES: usize = 96 << 10;
 
 /// Before anything else: the heap at once instead of page by page.
 pub fn get_ready() {

@@ -62,7 +62,7 @@ impl Place {
 
     /// For the verbs that a broken configuration must not disable: it is told as a warning.
     pub(super) fn find(&self) -> Found {
-        let config = match Config::load(&self.config_file) {
+        let config = match Config::glance(&self.config_file) {
             Ok(config) => Some(config),
             Err(problems) => {
                 warn(format_args!("{problems}"));

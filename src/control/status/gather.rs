@@ -2,12 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::unistd::Pid;
 use scoreboard::{
-    BoardVerdict, History, Lock, MapReader, MilterState, ReadError, Reader, Snapshot,
+    BoardVerdict, Brief, History, Lock, MapReader, MilterState, ReadError, Reader, Slot, Snapshot,
 };
 
 use crate::config::MilterName;
@@ -18,12 +17,33 @@ use crate::sys::{bus_guard, lock, memory, process};
 
 use super::view::{Kernel, State, View, Views};
 
-/// What a slot takes of the heap: its records, and its line.
-const SLOT_BYTES: usize = 2048;
 /// Most slots that the heap is made ready for.
 const MOST_SLOTS: u32 = 4096;
 
-/// What is read of a board beside its records.
+/// How much is read of a board.
+pub(super) trait Look {
+    /// What is kept of a slot.
+    type Slot;
+    /// Bytes that a slot takes of the heap: what is kept of it, and its lines.
+    const SLOT_BYTES: usize;
+
+    /// Reads it through a map.
+    fn mapped(&self, reader: &MapReader) -> (Snapshot<Self::Slot>, Option<History>);
+
+    /// Reads it by system calls.
+    fn by_calls(
+        &self,
+        reader: &Reader,
+    ) -> Result<(Snapshot<Self::Slot>, Option<History>), ReadError>;
+
+    /// Is what the board remembers shown, if only to say that it remembers nothing?
+    fn wants_history(&self) -> bool;
+}
+
+/// Only what the plain form shows.
+pub(super) struct Plain;
+
+/// Every record of the slots, and what is said here beside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Want {
     /// The histograms of the phases: about twice the cost.
@@ -32,8 +52,53 @@ pub(super) struct Want {
     pub(super) history: bool,
 }
 
+impl Look for Plain {
+    type Slot = Brief;
+    const SLOT_BYTES: usize = 320;
+
+    fn mapped(&self, reader: &MapReader) -> (Snapshot<Brief>, Option<History>) {
+        (reader.brief(), None)
+    }
+
+    fn by_calls(&self, reader: &Reader) -> Result<(Snapshot<Brief>, Option<History>), ReadError> {
+        Ok((reader.brief()?, None))
+    }
+
+    fn wants_history(&self) -> bool {
+        false
+    }
+}
+
+impl Look for Want {
+    type Slot = Slot;
+    const SLOT_BYTES: usize = 2048;
+
+    fn mapped(&self, reader: &MapReader) -> (Snapshot, Option<History>) {
+        let board = if self.histograms {
+            reader.detailed()
+        } else {
+            reader.snapshot()
+        };
+        (board, self.history.then(|| reader.history()))
+    }
+
+    fn by_calls(&self, reader: &Reader) -> Result<(Snapshot, Option<History>), ReadError> {
+        let board = if self.histograms {
+            reader.detailed()?
+        } else {
+            reader.snapshot()?
+        };
+        let history = self.history.then(|| reader.history()).transpose()?;
+        Ok((board, history))
+    }
+
+    fn wants_history(&self) -> bool {
+        self.history
+    }
+}
+
 /// Looks at every milter that was named; without names at every one that is there or enabled.
-pub(super) fn gather(found: &Found, names: &[MilterName], want: Want) -> Views {
+pub(super) fn gather<L: Look>(found: &Found, names: &[MilterName], how: &L) -> Views<L::Slot> {
     let mut unknown = 0;
     let names = if names.is_empty() {
         all(found, &mut unknown)
@@ -42,19 +107,17 @@ pub(super) fn gather(found: &Found, names: &[MilterName], want: Want) -> Views {
     };
     let mut milters = Vec::new();
     for name in names {
-        match look(found, &name, want) {
+        match look(found, &name, how) {
             Some(view) => milters.push(view),
             None => unknown += 1,
         }
     }
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
     Views {
         milters,
         unknown,
         wall_seconds: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0.0, |since| since.as_secs_f64()),
-        boot_id: boot_id.map(|text| text.trim().to_owned()),
     }
 }
 
@@ -89,14 +152,14 @@ fn all(found: &Found, unknown: &mut usize) -> Vec<MilterName> {
 }
 
 /// `None` for a name that neither configuration nor run directory knows; told.
-fn look(found: &Found, name: &MilterName, want: Want) -> Option<View> {
+fn look<L: Look>(found: &Found, name: &MilterName, how: &L) -> Option<View<L::Slot>> {
     let paths = Paths::new(&found.run_dir, name);
-    let (board, history) = match read(&paths, want) {
+    let (board, history) = match read(&paths, how) {
         Ok((board, history)) => (Ok(board), history),
         Err(error) => (Err(error), None),
     };
     // While the master lives there are no orphans, and the locks of its children, one call each, need not be asked for.
-    let alive = |board: &Snapshot| board.liveness.lock == Lock::Held;
+    let alive = |board: &Snapshot<L::Slot>| board.liveness.lock == Lock::Held;
     let holders = match &board {
         Ok(board) if alive(board) => Vec::new(),
         _ => holders(&paths),
@@ -126,7 +189,7 @@ fn look(found: &Found, name: &MilterName, want: Want) -> Option<View> {
         }
     };
     view.orphans = orphans as u64;
-    if want.history {
+    if how.wants_history() {
         view.history.get_or_insert_default();
     }
     Some(view)
@@ -134,22 +197,19 @@ fn look(found: &Found, name: &MilterName, want: Want) -> Option<View> {
 
 /// Reads the board through a map: for hundreds of slots that takes a third of what `pread` takes. A file with holes is no board of a milter
 /// (it may be a copy of one): a map would fill them.
-fn read(paths: &Paths, want: Want) -> Result<(Snapshot, Option<History>), ReadError> {
+fn read<L: Look>(
+    paths: &Paths,
+    how: &L,
+) -> Result<(Snapshot<L::Slot>, Option<History>), ReadError> {
     let path = paths.board();
     let reader = MapReader::open(&path)?;
     if reader.has_holes() {
-        return read_by_calls(&path, want);
+        return how.by_calls(&Reader::open(&path)?);
     }
     let look = || {
-        reader.make_ready();
         let slots = reader.slots().min(MOST_SLOTS);
-        memory::make_ready(slots as usize * SLOT_BYTES);
-        let board = if want.histograms {
-            reader.detailed()
-        } else {
-            reader.snapshot()
-        };
-        (board, want.history.then(|| reader.history()))
+        memory::make_ready(slots as usize * L::SLOT_BYTES);
+        how.mapped(&reader)
     };
     match bus_guard::guarded(reader.addresses(), look) {
         Ok(Some(read)) => Ok(read),
@@ -162,17 +222,6 @@ fn read(paths: &Paths, want: Want) -> Result<(Snapshot, Option<History>), ReadEr
         }
         Err(errno) => Err(ReadError::Read(path, errno.into())),
     }
-}
-
-fn read_by_calls(path: &Path, want: Want) -> Result<(Snapshot, Option<History>), ReadError> {
-    let reader = Reader::open(path)?;
-    let board = if want.histograms {
-        reader.detailed()?
-    } else {
-        reader.snapshot()?
-    };
-    let history = want.history.then(|| reader.history()).transpose()?;
-    Ok((board, history))
 }
 
 /// Who holds locks. A lock file that we may not read tells nothing; whether there is a board still does.
@@ -201,14 +250,14 @@ fn is_known(found: &Found, name: &MilterName, paths: &Paths) -> bool {
 }
 
 /// A master that has its lock and not yet its board.
-fn starting(name: &MilterName, pid: Pid) -> View {
+fn starting<T>(name: &MilterName, pid: Pid) -> View<T> {
     let mut view = View::without_board(name.clone(), State::Starting);
     view.pid = u64::try_from(pid.as_raw()).ok();
     view.kernel = kernel(pid.as_raw(), None).0;
     view
 }
 
-pub(in crate::control) fn of_board(name: &MilterName, board: Snapshot) -> View {
+pub(in crate::control) fn of_board<T>(name: &MilterName, board: Snapshot<T>) -> View<T> {
     let verdict = board.verdict();
     let mut kernel_says = Kernel::default();
     let mut suspended = false;

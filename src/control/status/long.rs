@@ -4,7 +4,7 @@
 use std::fmt::{Result, Write};
 
 use scoreboard::histogram::{PHASE_BUCKETS, message_bounds_ns, phase_bounds_ns};
-use scoreboard::{Account, Cut, Death, Phase, SessionVerdict, Slot, Snapshot, Verdict};
+use scoreboard::{Account, Brief, Cut, Death, Phase, SessionVerdict, Slot, Snapshot, Verdict};
 
 use super::view::{self, View, age};
 use super::words::{self, known, time};
@@ -35,7 +35,7 @@ pub(super) fn slot(out: &mut String, view: &View, board: &Snapshot, slot: &Slot)
         last_verdict,
         suspended,
     } = doing(board, slot);
-    let interpreters = view::of_slot(board, slot);
+    let interpreters = view::of_slot(&board.global, &Brief::of(slot));
     write!(
         out,
         "{} id={} since={}",

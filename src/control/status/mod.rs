@@ -30,8 +30,8 @@ use crate::config::MilterName;
 use super::place::Found;
 use super::terminal::say;
 use super::{Place, StatusExit};
-use gather::Want;
-use text::Detail;
+use gather::{Plain, Want};
+use view::Views;
 
 /// For whom.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,19 +70,13 @@ impl Show {
         }
     }
 
-    fn want(&self) -> Want {
-        Want {
+    /// How much is to be read; `None`: only what the plain form shows.
+    fn want(&self) -> Option<Want> {
+        let is_plain = self.format == Format::Text && !self.long && !self.history;
+        (!is_plain).then_some(Want {
             histograms: self.long || matches!(self.format, Format::Json | Format::Exposition(..)),
             history: self.history,
-        }
-    }
-
-    fn detail(&self) -> Detail {
-        if self.long {
-            Detail::Long
-        } else {
-            Detail::Plain
-        }
+        })
     }
 }
 
@@ -91,7 +85,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// The text of every milter of a place.
 pub(super) fn page(found: &Found) -> String {
-    text::render(&gather::gather(found, &[], Want::default()), Detail::Plain)
+    text::plain(&gather::gather(found, &[], &Plain))
 }
 
 /// The verb, and its exit status.
@@ -100,28 +94,7 @@ pub fn status(place: &Place, names: &[MilterName], show: &Show) -> u8 {
     let found = place.find();
     let mut first = true;
     loop {
-        let views = gather::gather(&found, names, show.want());
-        let mut exit = StatusExit::fold(
-            views
-                .milters
-                .iter()
-                .map(|view| view.state.exit())
-                .chain((views.unknown > 0).then_some(StatusExit::Unknown)),
-        )
-        .code();
-        let page = match (format, watch) {
-            (Format::Text, _) => text::render(&views, show.detail()),
-            (Format::Json, None) => json::document(&views),
-            (Format::Json, Some(_)) => json::line(&views),
-            (Format::Exposition(syntax, per_slot), _) => {
-                exposition::render(&views, *syntax, *per_slot)
-            }
-            (Format::Nagios(thresholds), _) => {
-                let (line, level) = nagios::render(&views, thresholds);
-                exit = level.code();
-                line
-            }
-        };
+        let (page, exit) = look(&found, names, show);
         let between = match (format, watch) {
             (Format::Text, Some(_)) if io::stdout().is_terminal() => CLEAR,
             (Format::Text, Some(_)) if !first => "\n",
@@ -135,4 +108,29 @@ pub fn status(place: &Place, names: &[MilterName], show: &Show) -> u8 {
             _ => return exit,
         }
     }
+}
+
+/// The page, and the exit status that goes with it.
+fn look(found: &Found, names: &[MilterName], show: &Show) -> (String, u8) {
+    let Some(want) = show.want() else {
+        let views = gather::gather(found, names, &Plain);
+        return (text::plain(&views), exit(&views));
+    };
+    let views = gather::gather(found, names, &want);
+    let page = match &show.format {
+        Format::Text => text::full(&views, show.long),
+        Format::Json if show.watch.is_some() => json::line(&views),
+        Format::Json => json::document(&views),
+        Format::Exposition(syntax, per_slot) => exposition::render(&views, *syntax, *per_slot),
+        Format::Nagios(thresholds) => {
+            let (line, level) = nagios::render(&views, thresholds);
+            return (line, level.code());
+        }
+    };
+    (page, exit(&views))
+}
+
+fn exit<T>(views: &Views<T>) -> u8 {
+    let states = views.milters.iter().map(|view| view.state.exit());
+    StatusExit::fold(states.chain((views.unknown > 0).then_some(StatusExit::Unknown))).code()
 }

@@ -118,12 +118,11 @@ fn views(milters: Vec<View>) -> Views {
         milters,
         unknown: 0,
         wall_seconds: 1_700_000_000.123_456,
-        boot_id: Some("b-1".to_owned()),
     }
 }
 
 fn plain(views: &Views) -> String {
-    text::render(views, text::Detail::Plain)
+    text::full(views, false)
 }
 
 fn example() -> View {

@@ -1,49 +1,86 @@
 //! The status lines of the seed's manual: its fields, order and spacing, so that scripts written for it keep working.
 #![forbid(unsafe_code)]
 
-use std::fmt::Write;
+use std::fmt::{Display, Formatter, Write};
 
-use scoreboard::{Slot, Snapshot};
+use scoreboard::{Brief, Snapshot};
 
-use super::view::{State, View, Views, pid};
+use super::view::{Interpreters, State, View, Views, interpreters};
 use super::words::known;
 use super::{history, long};
 
 /// Bytes of the unit of `vsz`.
-const MIB: f64 = 1_048_576.0;
+const MIB: u64 = 1 << 20;
 
-/// How much of a milter is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Detail {
-    /// The lines of the seed's manual.
-    Plain,
-    /// What `--long` adds as well.
-    Long,
-}
-
-/// Every milter, one after the other; with what it remembers, where that was read.
-pub(super) fn render(views: &Views, detail: Detail) -> String {
+/// Every milter, one after the other: the lines of the seed's manual.
+pub(super) fn plain(views: &Views<Brief>) -> String {
     let mut out = String::new();
     for view in &views.milters {
         // Writing to a String cannot fail.
-        let _ = milter(&mut out, view, detail);
+        let _ = brief(&mut out, view);
+    }
+    close(out, views)
+}
+
+/// Every milter: the same lines and, where they are wanted, what `--long` adds and what the milter remembers.
+pub(super) fn full(views: &Views, is_long: bool) -> String {
+    let mut out = String::new();
+    for view in &views.milters {
+        let _ = whole(&mut out, view, is_long);
         if let (Some(board), Some(history)) = (&view.board, &view.history) {
             let _ = history::render(&mut out, board, history);
         }
     }
+    close(out, views)
+}
+
+fn close<T>(mut out: String, views: &Views<T>) -> String {
     if views.milters.is_empty() && views.unknown == 0 {
         out.push_str("no milter is running\n");
     }
     out
 }
 
-fn milter(out: &mut String, view: &View, detail: Detail) -> std::fmt::Result {
+fn brief(out: &mut String, view: &View<Brief>) -> std::fmt::Result {
+    let slots = view.board.as_ref().map(|board| board.slots.as_slice());
+    milter(out, view, slots.unwrap_or_default())?;
+    slots.into_iter().flatten().try_for_each(|it| slot(out, it))
+}
+
+fn whole(out: &mut String, view: &View, is_long: bool) -> std::fmt::Result {
+    let board = view.board.as_ref();
+    let slots = board.map(Snapshot::briefs).unwrap_or_default();
+    milter(out, view, &slots)?;
+    let Some(board) = board else {
+        return Ok(());
+    };
+    for (brief, whole) in slots.iter().zip(&board.slots) {
+        slot(out, brief)?;
+        if is_long {
+            long::slot(out, view, board, whole)?;
+        }
+    }
+    if is_long {
+        long::milter(out, board)?;
+    }
+    Ok(())
+}
+
+/// The lines before those of its slots.
+fn milter<T>(out: &mut String, view: &View<T>, slots: &[Brief]) -> std::fmt::Result {
     writeln!(out, "{}: {}", view.name, headline(view))?;
     if view.board.is_none() && view.pid.is_none() {
         return Ok(());
     }
     let board = view.board.as_ref();
-    let interpreters = view.interpreters();
+    let interpreters = board.map_or(Interpreters::default(), |board| {
+        interpreters(&board.global, slots)
+    });
+    let sum = |of: fn(&Brief) -> u64| {
+        let add = |sum: u64, slot| sum.saturating_add(of(slot));
+        slots.iter().fold(0, add)
+    };
+    let queue = board.map(|_| sum(|slot| slot.process.map_or(0, |process| process.queue)));
     writeln!(
         out,
         "    pid={} port={} vsz={} threads={} procs={}",
@@ -59,7 +96,7 @@ fn milter(out: &mut String, view: &View, detail: Detail) -> std::fmt::Result {
         known(interpreters.initialized),
         known(interpreters.max),
         known(interpreters.sequence),
-        known(board.map(Snapshot::queue)),
+        known(queue),
         known(board.map(|board| format!("0x{:x}", board.global.flags))),
     )?;
     let Some(board) = board else {
@@ -70,23 +107,13 @@ fn milter(out: &mut String, view: &View, detail: Detail) -> std::fmt::Result {
         "    slots={}/{} ({} retiring) req={} msg={}",
         board.global.slots_high_water,
         board.global.slots_max,
-        board.retiring(),
-        board.requests(),
-        board.messages(),
-    )?;
-    for it in &board.slots {
-        slot(out, it)?;
-        if detail == Detail::Long {
-            long::slot(out, view, board, it)?;
-        }
-    }
-    match detail {
-        Detail::Plain => Ok(()),
-        Detail::Long => long::milter(out, board),
-    }
+        sum(|slot| u64::from(slot.retiring())),
+        sum(|slot| slot.requests),
+        sum(|slot| slot.messages),
+    )
 }
 
-pub(super) fn headline(view: &View) -> String {
+pub(super) fn headline<T>(view: &View<T>) -> String {
     let mut notes = Vec::new();
     let quiet = matches!(
         view.state,
@@ -111,25 +138,56 @@ pub(super) fn headline(view: &View) -> String {
     }
 }
 
-fn slot(out: &mut String, slot: &Slot) -> std::fmt::Result {
-    let acc = slot.acc();
-    let vsz = pid(slot)
-        .map(|_| slot.master.vsz_bytes)
-        .filter(|vsz| *vsz > 0);
+fn slot(out: &mut String, slot: &Brief) -> std::fmt::Result {
+    let vsz = slot.pid.map(|_| slot.vsz_bytes).filter(|vsz| *vsz > 0);
     writeln!(
         out,
         "    slot#{}:   pid={}   vsz={}  acc={}/{}/{} req={}{}",
         slot.index,
-        known(pid(slot)),
+        known(slot.pid),
         mib(vsz),
-        acc.process,
-        acc.slot,
-        acc.processes,
-        slot.requests(),
+        slot.acc.process,
+        slot.acc.slot,
+        slot.acc.processes,
+        slot.requests,
         if slot.retiring() { "*" } else { "" },
     )
 }
 
-fn mib(bytes: Option<u64>) -> String {
-    known(bytes.map(|bytes| format!("{:.1}", bytes as f64 / MIB)))
+/// MiB with one decimal, rounded as `{:.1}` does; in integers, for hundreds of slots are shown by a program of a millisecond.
+fn mib(bytes: Option<u64>) -> Mib {
+    Mib(bytes)
+}
+
+struct Mib(Option<u64>);
+
+impl Display for Mib {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Some(bytes) = self.0 else {
+            return f.write_str("-");
+        };
+        let (whole, rest) = (bytes / MIB, bytes % MIB * 10);
+        let (tenths, below) = (rest / MIB, rest % MIB);
+        let up = below > MIB / 2 || (below == MIB / 2 && tenths % 2 == 1);
+        let tenths = whole
+            .saturating_mul(10)
+            .saturating_add(tenths + u64::from(up));
+        write!(f, "{}.{}", tenths / 10, tenths % 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mebibytes_are_rounded_as_the_standard_library_does() {
+        for bytes in (0..40)
+            .map(|n| n * (MIB / 40))
+            .chain([MIB, 5 * MIB + MIB / 4, u64::MAX >> 12])
+        {
+            let expected = format!("{:.1}", bytes as f64 / MIB as f64);
+            assert_eq!(mib(Some(bytes)).to_string(), expected, "{bytes}");
+        }
+    }
 }

@@ -3,22 +3,20 @@
 
 use std::time::Duration;
 
-use scoreboard::{BoardVerdict, Death, History, Snapshot};
+use scoreboard::{BoardVerdict, Brief, Death, GlobalRecord, History, Slot, Snapshot};
 
 use crate::config::MilterName;
 use crate::control::StatusExit;
 
-/// All milters that are shown, at one instant.
+/// All milters that are shown, at one instant; of their slots everything, or what the plain form needs.
 #[derive(Debug)]
-pub(super) struct Views {
+pub(super) struct Views<T = Slot> {
     /// In the order in which they were asked for.
-    pub(super) milters: Vec<View>,
+    pub(super) milters: Vec<View<T>>,
     /// Names that nobody knows; told on stderr.
     pub(super) unknown: usize,
     /// CLOCK_REALTIME in seconds.
     pub(super) wall_seconds: f64,
-    /// The kernel's name of this boot.
-    pub(super) boot_id: Option<String>,
 }
 
 /// The state in words.
@@ -88,7 +86,7 @@ impl State {
 
 /// One milter.
 #[derive(Debug)]
-pub(in crate::control) struct View {
+pub(in crate::control) struct View<T = Slot> {
     pub(in crate::control) name: MilterName,
     pub(in crate::control) state: State,
     /// Of the master; of a dead one as long as its board is there.
@@ -96,7 +94,7 @@ pub(in crate::control) struct View {
     pub(in crate::control) kernel: Kernel,
     /// Processes without a master that still finish connections.
     pub(in crate::control) orphans: u64,
-    pub(in crate::control) board: Option<Snapshot>,
+    pub(in crate::control) board: Option<Snapshot<T>>,
     /// What the board remembers, when that was asked for.
     pub(super) history: Option<History>,
     /// Why the board cannot be read.
@@ -119,9 +117,9 @@ pub(super) struct Interpreters {
     pub(super) sequence: Option<u64>,
 }
 
-impl View {
+impl<T> View<T> {
     /// A milter of which there is no board.
-    pub(super) fn without_board(name: MilterName, state: State) -> View {
+    pub(super) fn without_board(name: MilterName, state: State) -> View<T> {
         View {
             name,
             state,
@@ -140,25 +138,6 @@ impl View {
         (!port.is_empty()).then_some(port)
     }
 
-    /// Of the process that last took a connection; before the first one, of the first process that there is.
-    pub(super) fn interpreters(&self) -> Interpreters {
-        let Some(board) = &self.board else {
-            return Interpreters::default();
-        };
-        let last = board
-            .slots
-            .iter()
-            .find(|slot| u64::from(slot.index) == board.global.last_slot && slot.child.is_some());
-        let slot = last.or_else(|| board.slots.iter().find(|slot| slot.child.is_some()));
-        slot.map_or(
-            Interpreters {
-                max: Some(board.global.interpreters_max),
-                ..Interpreters::default()
-            },
-            |slot| of_slot(board, slot),
-        )
-    }
-
     /// Age of the master's last sign of life.
     pub(in crate::control) fn heartbeat_age(&self) -> Option<Duration> {
         let board = self.board.as_ref()?;
@@ -171,7 +150,7 @@ impl View {
 
 /// CLOCK_REALTIME ns at a BOOTTIME stamp of a board: by both clocks now, for the wall clock may have been set since the board was made; on
 /// a board of an earlier boot by the anchor in its header.
-pub(super) fn wall_ns(board: &Snapshot, stamp_ns: u64) -> u64 {
+pub(super) fn wall_ns<T>(board: &Snapshot<T>, stamp_ns: u64) -> u64 {
     if board.liveness.same_boot != Some(false) {
         let age = board.now_ns.saturating_sub(stamp_ns);
         return board.wall_ns.saturating_sub(age);
@@ -179,14 +158,14 @@ pub(super) fn wall_ns(board: &Snapshot, stamp_ns: u64) -> u64 {
     by_anchor(board, stamp_ns)
 }
 
-fn by_anchor(board: &Snapshot, stamp_ns: u64) -> u64 {
+fn by_anchor<T>(board: &Snapshot<T>, stamp_ns: u64) -> u64 {
     let header = &board.header;
     let since = stamp_ns.saturating_sub(header.created_boot_ns);
     header.created_wall_ns.saturating_add(since)
 }
 
 /// BOOTTIME of another boot says nothing today: the wall clock's anchor in the header does.
-fn age_by_wall_clock(board: &Snapshot, stamp_ns: u64) -> Duration {
+fn age_by_wall_clock<T>(board: &Snapshot<T>, stamp_ns: u64) -> Duration {
     Duration::from_nanos(board.wall_ns.saturating_sub(by_anchor(board, stamp_ns)))
 }
 
@@ -199,18 +178,33 @@ pub(super) fn age(board: &Snapshot, stamp_ns: u64) -> Option<Duration> {
 }
 
 /// Of the process in a slot.
-pub(super) fn of_slot(board: &Snapshot, slot: &scoreboard::Slot) -> Interpreters {
-    let child = slot.child.as_ref();
+pub(super) fn of_slot(global: &GlobalRecord, slot: &Brief) -> Interpreters {
     Interpreters {
-        initialized: child.map(|child| child.interpreters),
-        max: Some(board.global.interpreters_max),
-        sequence: child.map(|child| child.interpreter_sequence),
+        initialized: slot.process.map(|process| process.interpreters),
+        max: Some(global.interpreters_max),
+        sequence: slot.process.map(|process| process.interpreter_sequence),
     }
 }
 
+/// Of the process that last took a connection; before the first one, of the first process that there is.
+pub(super) fn interpreters(global: &GlobalRecord, slots: &[Brief]) -> Interpreters {
+    let speaks = |slot: &&Brief| slot.process.is_some();
+    let last = slots
+        .iter()
+        .find(|slot| u64::from(slot.index) == global.last_slot && slot.process.is_some());
+    let slot = last.or_else(|| slots.iter().find(speaks));
+    slot.map_or(
+        Interpreters {
+            max: Some(global.interpreters_max),
+            ..Interpreters::default()
+        },
+        |slot| of_slot(global, slot),
+    )
+}
+
 /// The pid of the process in a slot.
-pub(super) fn pid(slot: &scoreboard::Slot) -> Option<u64> {
-    (!slot.is_empty() && slot.master.pid != 0).then_some(slot.master.pid)
+pub(super) fn pid(slot: &Slot) -> Option<u64> {
+    Brief::of(slot).pid
 }
 
 /// Whether somebody keeps the board up to date.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use scoreboard::{Counters, SessionVerdict, Snapshot, Verdict};
 use serde_json::{Map, Value, json};
 
-use super::view::{Interpreters, View, Views};
+use super::view::{self, Interpreters, View, Views};
 
 /// The version of the names.
 const SCHEMA: u64 = 1;
@@ -31,10 +31,16 @@ fn top(views: &Views) -> Value {
         "schema": SCHEMA,
         "version": env!("CARGO_PKG_VERSION"),
         "instance": instances(views),
-        "boot_id": views.boot_id,
+        "boot_id": boot_id(),
         "time": rounded(views.wall_seconds),
         "milters": milters,
     })
+}
+
+/// The kernel's name of this boot.
+fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Changes when any board is a new one; of one milter its board's id.
@@ -64,6 +70,10 @@ fn append(object: &mut Value, more: Value) {
     }
 }
 
+fn of_last(board: &Snapshot) -> Interpreters {
+    view::interpreters(&board.global, &board.briefs())
+}
+
 fn summary(view: &View) -> Value {
     let board = view.board.as_ref();
     let number = |of: fn(&Snapshot) -> u64| board.map(of);
@@ -87,7 +97,7 @@ fn summary(view: &View) -> Value {
         "vsz_bytes": view.kernel.vsz_bytes,
         "threads": view.kernel.threads,
         "procs": view.kernel.procs,
-        "interpreters": interpreters(view.interpreters()),
+        "interpreters": interpreters(board.map_or(Interpreters::default(), of_last)),
         "queue": number(Snapshot::queue),
         "flags": number(|board| board.global.flags),
         "heartbeat_age_seconds": seconds(view.heartbeat_age()),

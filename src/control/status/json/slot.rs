@@ -1,7 +1,7 @@
 //! A slot and a death.
 #![forbid(unsafe_code)]
 
-use scoreboard::{Death, Phase, Slot, Snapshot, decode_end};
+use scoreboard::{Brief, Death, Phase, Slot, Snapshot, decode_end};
 use serde_json::{Value, json};
 
 use super::{append, interpreters, rounded, seconds};
@@ -27,7 +27,7 @@ pub(super) fn slot(view: &View, board: &Snapshot, slot: &Slot) -> Value {
         "phase": doing.phase,
         "queue_id": doing.queue_id,
         "since_seconds": seconds(doing.since),
-        "interpreters": interpreters(view::of_slot(board, slot)),
+        "interpreters": interpreters(view::of_slot(&board.global, &Brief::of(slot))),
     });
     let more = json!({
         "doing": doing.text,

@@ -5,7 +5,7 @@ use bytemuck::Zeroable;
 use scoreboard::{Event, EventKind, History, NotAccepting, RetireReason, Second, encode_end};
 
 use super::super::history::render;
-use super::super::text::{self, Detail};
+use super::super::text;
 use super::super::view::State;
 use super::{SECOND, board, plain, view, views};
 use crate::control::help;
@@ -222,7 +222,7 @@ fn history_stands_below_the_milters_other_lines() {
     it = view("m", State::Dead, Some(board(vec![])));
     it.history = Some(History::default());
     let all = views(vec![it]);
-    let text = text::render(&all, Detail::Plain);
+    let text = text::full(&all, false);
     assert_eq!(
         text.strip_prefix(&before).unwrap(),
         "    seconds: none recorded\n    events: none recorded\n"

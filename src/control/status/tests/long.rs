@@ -9,13 +9,13 @@ use scoreboard::{
 
 use crate::control::help;
 
-use super::super::text::{Detail, render};
+use super::super::text::full as render;
 use super::super::view::{State, View, Views};
 use super::super::work::letter;
 use super::{NOW, SECOND, board, empty, example, mib, plain, slot, view, views};
 
 fn long(views: &Views) -> String {
-    render(views, Detail::Long)
+    render(views, true)
 }
 
 /// A milter of which everything is known.
