@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::policy::{self, Bundle, Limits, PolicyError};
+use crate::sys::landlock::Files;
 use crate::sys::process::{self, Ended, Forked, PidFd};
 use crate::sys::sandbox;
 use crate::sys::signal;
@@ -151,7 +152,7 @@ fn prepare(account: Option<&Account>, asker: Pid) -> io::Result<()> {
         return Err(io::Error::other("whoever asked is gone"));
     }
     // Best effort: a kernel without seccomp runs the top level all the same, as it will run the callbacks.
-    let _ = sandbox::enter();
+    let _ = sandbox::enter(Files::Read);
     if crate::sys::user::effective_uid() == 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,

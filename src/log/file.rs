@@ -57,6 +57,16 @@ impl LogFile {
         Ok(LogFile { file, torn: false })
     }
 
+    /// A file that somebody else opened, for appending.
+    pub(super) fn opened(file: File) -> LogFile {
+        LogFile { file, torn: false }
+    }
+
+    /// The open file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Writes a line with one call, so that lines of several processes do not mix.
     ///
     /// # Errors

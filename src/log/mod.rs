@@ -13,6 +13,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -145,6 +146,31 @@ pub fn reopen() {
     if let Some(journal) = journal().as_mut() {
         journal.reopen();
     }
+}
+
+/// The open log file, once more, for a child that may open none itself. `None`: the log is no file.
+///
+/// # Errors
+/// When descriptors are short.
+pub fn file() -> io::Result<Option<OwnedFd>> {
+    let journal = journal();
+    let file = journal.as_ref().and_then(Journal::file);
+    file.map(|file| file.as_fd().try_clone_to_owned())
+        .transpose()
+}
+
+/// The log goes on in a file that somebody else opened (USR1, in a child).
+pub fn go_on_in(file: OwnedFd) {
+    if let Some(journal) = journal().as_mut() {
+        journal.go_on_in(file.into());
+    }
+}
+
+/// Number of the descriptor that is open for the log beside the standard ones, for whoever closes all others.
+pub fn descriptor() -> Option<RawFd> {
+    let journal = journal();
+    let descriptor = journal.as_ref().and_then(Journal::descriptor);
+    descriptor.map(|fd| fd.as_raw_fd())
 }
 
 /// A line of `message_log`: whatever the level, the operator asked for it.

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -148,6 +148,28 @@ impl Journal {
                 &format!("the log goes on in its old place: {error}"),
                 None,
             )),
+        }
+    }
+
+    /// The log goes on in this file, which somebody else opened.
+    pub(super) fn go_on_in(&mut self, file: std::fs::File) {
+        self.sink = Sink::File(LogFile::opened(file));
+    }
+
+    /// The log file, if it is one.
+    pub(super) fn file(&self) -> Option<&std::fs::File> {
+        match &self.sink {
+            Sink::File(log) => Some(log.file()),
+            Sink::Journal(_) | Sink::Syslog(_) | Sink::Stderr { .. } => None,
+        }
+    }
+
+    /// What is open for it beside the standard descriptors.
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.sink {
+            Sink::Journal(server) | Sink::Syslog(server) => Some(server.socket.as_fd()),
+            Sink::File(log) => Some(log.file().as_fd()),
+            Sink::Stderr { .. } => None,
         }
     }
 

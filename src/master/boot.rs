@@ -22,7 +22,7 @@ use crate::config::{LogTo, MilterConfig, Port};
 use crate::run_dir::{self, Paths};
 use crate::sys::backlog::BacklogGauge;
 use crate::sys::user::{self, Account};
-use crate::sys::{capability, lock, process, random, signal};
+use crate::sys::{capability, lock, process, random, sandbox, signal};
 
 /// Exit statuses of a start (LSB).
 pub(super) mod status {
@@ -155,6 +155,7 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
     warn_early(&milter, descriptors, capacity, account.as_ref(), report);
     start_log(&milter, &paths, account.as_ref(), report)
         .map_err(|error| in_full(no_log(&error)))?;
+    say_sandbox(&milter);
     let access = socket_access(&milter, account.as_ref()).map_err(in_full)?;
     let listener =
         Listener::bind(&milter.port, access).map_err(|error| in_full(no_port(&error)))?;
@@ -406,6 +407,22 @@ pub(super) fn socket_access(
         access.group = Some(a_group("socket_group", name, is_file)?);
     }
     Ok(access)
+}
+
+/// Tells the log what confines the children: with another kernel it is less, and nobody should believe in more.
+pub(super) fn say_sandbox(milter: &MilterConfig) {
+    if milter.sandbox {
+        let walls = sandbox::Walls::of_this_kernel();
+        log::info!(
+            "milter {}: its children are confined by {walls}",
+            milter.name
+        );
+    } else {
+        log::info!(
+            "milter {}: its children are not confined (sandbox = false)",
+            milter.name
+        );
+    }
 }
 
 /// Connections that one child carries: what is configured, as far as there are descriptors.

@@ -290,8 +290,19 @@ impl Child {
 
     /// Gives an order; one that does not go through now is given again at the next turn.
     pub(super) fn order(&mut self, what: u8) {
+        // A child opens no file: it gets ours.
+        let passed = if what == order::REOPEN {
+            crate::log::file()
+        } else {
+            Ok(None)
+        };
+        let sent = match passed {
+            Ok(passed) => pass_fd::send(&self.control, &[what], passed.as_ref()),
+            // No descriptor is left for it now.
+            Err(_) => Err(io::ErrorKind::WouldBlock.into()),
+        };
         // A child that is gone needs no order.
-        if let Err(error) = pass_fd::send(&self.control, &[what], None)
+        if let Err(error) = sent
             && error.kind() == io::ErrorKind::WouldBlock
         {
             self.owe(what);
@@ -373,6 +384,8 @@ impl Child {
                 }
                 // The caller sends another one.
                 ([order::PROBE, ..], None) => {}
+                // Sent again with the log file of then.
+                ([order::REOPEN, ..], _) => orders.push(order::REOPEN),
                 ([what, ..], None) => orders.push(what),
                 _ => {}
             }

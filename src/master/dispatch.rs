@@ -15,12 +15,10 @@ use super::pool::{self, Bounds, ChildView, Load};
 use super::{Master, Phase};
 use crate::config::OverloadAction;
 use crate::sys::socket;
-use crate::worker::Treatment;
+use crate::worker::{MOST_MARKED, Treatment};
 
 /// Connections accepted in one turn: other events get their share.
 const MOST_A_TURN: usize = 64;
-/// Overload answers under way at once; the rest waits.
-const MOST_MARKED: u64 = 64;
 /// A child that leaves a connection unread for this long gets no more.
 pub(super) const UNREAD_LIMIT: Duration = Duration::from_secs(1);
 /// How long nothing is accepted after descriptors or memory were short.

@@ -61,6 +61,7 @@ pub(super) fn inherit(
     if let Err(error) = boot::start_log(&milter, &paths, account.as_ref(), &mut report) {
         report.warning(&error.to_string());
     }
+    boot::say_sandbox(&milter);
     let capacity = boot::capacity(&milter, descriptors);
     boot::warn_early(
         &milter,

@@ -75,6 +75,7 @@ impl Master {
             lock_base,
             books,
             foreground,
+            capacity,
             ..
         } = *self;
         // The first children are born before the master lets go of the terminal, and whoever reads the output of `start` waits for its end.
@@ -107,6 +108,7 @@ impl Master {
             incarnation,
             control: far_end,
             page: page_descriptor,
+            capacity,
             board,
             geometry,
             lock,

@@ -1,4 +1,5 @@
 //! What is left of root in a master: no more than it needs to keep its files, drop its children to the unprivileged user, and end them.
+//! And in a child: nothing.
 
 use std::io;
 
@@ -42,6 +43,18 @@ struct Sets {
 /// # Errors
 /// The kernel's.
 pub fn keep_what_a_master_needs() -> io::Result<()> {
+    keep(KEPT)
+}
+
+/// Gives up every capability: a change of user takes root's, but not those that a supervisor gave an ordinary user (AmbientCapabilities=).
+///
+/// # Errors
+/// The kernel's.
+pub fn give_up_all() -> io::Result<()> {
+    keep(0)
+}
+
+fn keep(kept: u32) -> io::Result<()> {
     let mut header = Header {
         version: VERSION_3,
         pid: 0,
@@ -53,8 +66,8 @@ pub fn keep_what_a_master_needs() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     let [low, high] = &mut sets;
-    low.permitted &= KEPT;
-    low.effective &= KEPT;
+    low.permitted &= kept;
+    low.effective &= kept;
     low.inheritable = 0;
     *high = Sets::default();
     // SAFETY: capset(2) with version 3 reads two sets at a valid pointer; the header is one of ours.

@@ -9,6 +9,7 @@ pub mod capability;
 pub mod clock;
 pub mod control_page;
 pub mod exec;
+pub mod landlock;
 pub mod lock;
 pub mod lua_guard;
 pub mod memory;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -95,19 +95,41 @@ pub fn new_session() -> io::Result<()> {
 /// open, an init script's lock for one. Not earlier: an argument may name one (`-c /dev/fd/3`).
 /// To be called by a process that is to become a master, and has opened nothing else that it needs.
 pub fn close_inherited(kept: Option<std::os::fd::BorrowedFd<'_>>) {
-    let close = |first: u32, last: u32| {
-        if first <= last {
-            // SAFETY: close_range(2) takes numbers only; what is among them is not used any more, as our caller promises.
-            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        }
-    };
-    match kept.map(|fd| fd.as_raw_fd().unsigned_abs()) {
-        Some(kept) if kept >= 3 => {
-            close(3, kept - 1);
-            close(kept + 1, u32::MAX);
-        }
-        _ => close(3, u32::MAX),
+    close_all_but(kept.map(|fd| fd.as_raw_fd()));
+}
+
+/// Closes every descriptor but standard input, output and error, and those of these numbers.
+/// To be called by a process that owns no other one any more.
+pub fn close_all_but(kept: impl IntoIterator<Item = RawFd>) {
+    let mut kept: Vec<u32> = kept
+        .into_iter()
+        .filter_map(|fd| u32::try_from(fd).ok())
+        .filter(|fd| *fd >= 3)
+        .collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        close_range(first, fd.checked_sub(1));
+        first = fd.saturating_add(1);
     }
+    close_range(first, Some(u32::MAX));
+}
+
+fn close_range(first: u32, last: Option<u32>) {
+    if let Some(last) = last
+        && first <= last
+    {
+        // SAFETY: close_range(2) takes numbers only; what is among them is not used any more, as the callers of our callers promise.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    }
+}
+
+/// No program that this process could execute gains anything by that (set-user-id bits, file capabilities): PR_SET_NO_NEW_PRIVS.
+///
+/// # Errors
+/// The kernel's.
+pub fn gain_nothing_by_executing() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_no_new_privs()?)
 }
 
 /// Gives the process the name that `ps` and `top` show (15 bytes at most).
@@ -157,6 +179,16 @@ pub fn raise_descriptor_limit() -> u64 {
         }
         Err(_) => 1024,
     }
+}
+
+/// Lowers the limit of open files, for good, to `most`; a lower one stays.
+///
+/// # Errors
+/// The kernel's.
+pub fn limit_descriptors(most: u64) -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(most), hard.min(most))?;
+    Ok(())
 }
 
 /// The limit of open files that holds now.

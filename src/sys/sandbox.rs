@@ -1,9 +1,13 @@
 //! The sandbox of a child: what a policy never needs is refused by the kernel, so that code which breaks out of Lua reaches little.
 //!
-//! A list of what is refused, not of what is allowed: the C library's own calls change from version to version.
+//! Two walls, each where the kernel has it: a filter of system calls (seccomp), here, and no files, network and processes
+//! ([`super::landlock`]). The filter is a list of what is refused, not of what is allowed: the C library's own calls change from version to version.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
+
+use super::landlock::{self, Files};
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -122,11 +126,69 @@ fn filter(rules: Rules, errno: libc::c_int) -> io::Result<BpfProgram> {
         .map_err(io::Error::other)
 }
 
+/// What this kernel has for confining a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walls {
+    /// Filters of system calls.
+    pub seccomp: bool,
+    /// Version of landlock's interface; 0: none.
+    pub landlock: u32,
+}
+
+impl Walls {
+    /// Asks the kernel. Nothing changes.
+    pub fn of_this_kernel() -> Walls {
+        // SAFETY: seccomp(2) with SECCOMP_GET_ACTION_AVAIL reads the one number at the pointer.
+        let answer = unsafe {
+            let action: u32 = libc::SECCOMP_RET_ERRNO;
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_GET_ACTION_AVAIL,
+                0,
+                &raw const action,
+            )
+        };
+        Walls {
+            seccomp: answer == 0,
+            landlock: landlock_version(),
+        }
+    }
+}
+
+impl fmt::Display for Walls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.seccomp, self.landlock) {
+            (true, 0) => f.write_str("seccomp (this kernel has no landlock)"),
+            (true, version) => write!(f, "seccomp and landlock (ABI {version})"),
+            (false, 0) => f.write_str("nothing: this kernel has neither seccomp nor landlock"),
+            (false, version) => write!(f, "landlock (ABI {version}; this kernel has no seccomp)"),
+        }
+    }
+}
+
+/// Version of the kernel's landlock; 0 when it has none, or does not use it (`lsm=`).
+pub(super) fn landlock_version() -> u32 {
+    /// `LANDLOCK_CREATE_RULESET_VERSION`, linux/landlock.h.
+    const VERSION: libc::c_long = 1;
+    // SAFETY: landlock_create_ruleset(2) asked for its version takes a null pointer and no size.
+    let version = unsafe {
+        let none: *const libc::c_void = std::ptr::null();
+        libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION)
+    };
+    u32::try_from(version).unwrap_or(0)
+}
+
 /// Confines this process for good. The caller has one thread; later ones inherit it.
 ///
 /// # Errors
-/// When the kernel has no seccomp filters, or for an unknown machine.
-pub fn enter() -> io::Result<()> {
+/// When the kernel has no seccomp filters, or for an unknown machine. What landlock can do is done all the same; that a kernel has none is no error.
+pub fn enter(files: Files) -> io::Result<()> {
+    let walled = landlock::enter(files);
+    filter_calls()?;
+    walled.map(drop)
+}
+
+fn filter_calls() -> io::Result<()> {
     for program in [
         filter(refused(std::process::id())?, libc::EPERM)?,
         filter(always(&SHORT_OF_MEMORY), libc::ENOMEM)?,
@@ -162,7 +224,7 @@ mod tests {
     fn what_reaches_other_processes_mounts_and_namespaces_is_refused_and_threads_are_made() {
         // A filter is its thread's and that of the threads that it makes: the other tests go on unconfined.
         let confined = std::thread::spawn(|| {
-            enter().unwrap();
+            enter(Files::None).unwrap();
             let own = libc::c_long::from(std::process::id());
             let parent = libc::c_long::from(std::os::unix::process::parent_id());
             let mut calls: Vec<(libc::c_long, [libc::c_long; 3], i32)> = vec![

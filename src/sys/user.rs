@@ -114,13 +114,25 @@ pub fn become_account(account: &Account) -> io::Result<()> {
     unistd::setgroups(&groups)?;
     unistd::setresgid(gid, gid, gid)?;
     unistd::setresuid(uid, uid, uid)?;
-    if unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok()
-        || unistd::geteuid() != uid
-    {
+    let root = Uid::from_raw(0);
+    let back = unistd::setresuid(root, root, root).is_ok();
+    let (users, are) = (unistd::getresuid()?, unistd::getresgid()?);
+    let in_all = [users.real, users.effective, users.saved] == [uid; 3]
+        && [are.real, are.effective, are.saved] == [gid; 3]
+        && in_order(unistd::getgroups()?) == in_order(groups);
+    if back || !in_all {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             "the change of user did not take effect",
         ));
     }
     Ok(())
+}
+
+/// As the kernel keeps them, whatever order they were given in.
+fn in_order(groups: Vec<Gid>) -> Vec<u32> {
+    let mut numbers: Vec<u32> = groups.into_iter().map(Gid::as_raw).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }

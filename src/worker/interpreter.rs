@@ -194,7 +194,8 @@ impl Loop {
                 }
                 Order::Retire => self.intake.retire(),
                 Order::Abort => self.intake.abort(),
-                Order::Reopen => crate::log::reopen(),
+                Order::Reopen(Some(file)) => crate::log::go_on_in(file),
+                Order::Reopen(None) => crate::log::reopen(),
                 Order::Done => {}
                 Order::Nothing => return,
                 Order::Gone => return self.master_died(),
@@ -212,7 +213,7 @@ impl Loop {
                         self.admit(mine);
                     }
                 }
-                Order::Retire | Order::Reopen | Order::Done => {}
+                Order::Retire | Order::Reopen(_) | Order::Done => {}
                 Order::Abort => self.intake.abort(),
                 Order::Nothing | Order::Gone => break,
             }

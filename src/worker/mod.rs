@@ -22,7 +22,7 @@ mod work;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -30,9 +30,11 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use scoreboard::{ChildPage, Geometry};
 
-use crate::config::MilterConfig;
+use crate::config::{MilterConfig, OverloadAction};
 use crate::policy::{Bundle, Lists};
+use crate::sys::capability;
 use crate::sys::control_page::ControlPage;
+use crate::sys::landlock::Files;
 use crate::sys::lock;
 use crate::sys::memory;
 use crate::sys::pass_fd;
@@ -52,7 +54,7 @@ pub mod order {
     pub const RETIRE: u8 = b'R';
     /// Abort: cut what is in hand, exit.
     pub const ABORT: u8 = b'A';
-    /// Reopen the log.
+    /// Reopen the log; with the master's log file, if it is one, for a child opens no file.
     pub const REOPEN: u8 = b'L';
     /// Show that orders are read.
     pub const PROBE: u8 = b'P';
@@ -119,6 +121,8 @@ pub struct Seed {
     pub control: OwnedFd,
     /// The control page.
     pub page: OwnedFd,
+    /// Connections that it carries at most; `None`: no bound.
+    pub capacity: Option<u64>,
     /// The board, to map one page of.
     pub board: OwnedFd,
     /// Where that page is.
@@ -131,6 +135,13 @@ pub struct Seed {
     pub master: Pid,
 }
 
+/// Overload answers under way at once in all children together; the rest waits.
+pub const MOST_MARKED: u64 = 64;
+/// What a child has open beside connections and interpreters: standard input, output and error, control socket, lock, log, its master;
+/// and as many again for what is open for a moment.
+const OWN_DESCRIPTORS: u64 = 16;
+/// Poller, bell, and a connection that it has counted as finished and closes next.
+const DESCRIPTORS_OF_AN_INTERPRETER: u64 = 3;
 /// Exit status of a child that could not start.
 pub const COULD_NOT_START: i32 = 3;
 /// Exit status of a child that panicked, on whichever thread: EX_SOFTWARE of sysexits(3).
@@ -149,7 +160,28 @@ pub fn worker_main(seed: Seed) -> i32 {
     }
 }
 
+/// Descriptors that a child needs: its connections, those answered beside them, and its own few.
+fn descriptors(milter: &MilterConfig, capacity: Option<u64>) -> u64 {
+    let marked = match milter.concurrency_limit_action {
+        OverloadAction::Wait => 0,
+        OverloadAction::Tempfail | OverloadAction::Accept | OverloadAction::Reject => MOST_MARKED,
+    };
+    let own = OWN_DESCRIPTORS + DESCRIPTORS_OF_AN_INTERPRETER * u64::from(milter.interpreters);
+    capacity
+        .unwrap_or(u64::MAX)
+        .saturating_add(marked)
+        .saturating_add(own)
+}
+
 fn serve(seed: Seed) -> io::Result<()> {
+    // What the master let go of is closed already; what is overlooked there is closed here.
+    let kept = [
+        seed.control.as_raw_fd(),
+        seed.page.as_raw_fd(),
+        seed.board.as_raw_fd(),
+        seed.lock.as_raw_fd(),
+    ];
+    process::close_all_but(kept.into_iter().chain(crate::log::descriptor()));
     signal::reset_in_child()?;
     let master = PidFd::open(seed.master)?;
     if nix::unistd::getppid() != seed.master {
@@ -171,9 +203,14 @@ fn serve(seed: Seed) -> io::Result<()> {
     drop(seed.board);
     let page = ControlPage::map(&seed.page)?;
     drop(seed.page);
+    // The one bound on what a child holds that it cannot lie about.
+    let descriptors = descriptors(&seed.milter, seed.capacity);
+    process::limit_descriptors(descriptors)?;
     if let Some(account) = &seed.account {
         become_account(account)?;
     }
+    capability::give_up_all()?;
+    process::gain_nothing_by_executing()?;
     if effective_uid() == 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -181,10 +218,10 @@ fn serve(seed: Seed) -> io::Result<()> {
         ));
     }
     if seed.milter.sandbox
-        && let Err(error) = sandbox::enter()
+        && let Err(error) = sandbox::enter(Files::None)
     {
         log::warn!(
-            "a child runs without its sandbox: {error}; sandbox = false says that this is meant"
+            "a child runs without all of its sandbox: {error}; sandbox = false says that this is meant"
         );
     }
     let lists = Lists::new(&seed.bundle);

@@ -31,8 +31,8 @@ pub(super) enum Order {
     Retire,
     /// Abort.
     Abort,
-    /// Reopen the log.
-    Reopen,
+    /// Reopen the log: go on in this file, or connect anew if it is none.
+    Reopen(Option<OwnedFd>),
     /// Something that needs no more, or that nobody understands.
     Done,
     /// Nothing waits.
@@ -83,7 +83,7 @@ impl Intake {
             }
             ([order::RETIRE, ..], None) => Order::Retire,
             ([order::ABORT, ..], None) => Order::Abort,
-            ([order::REOPEN, ..], None) => Order::Reopen,
+            ([order::REOPEN, ..], file) => Order::Reopen(file),
             ([order::PROBE, ..], None) => {
                 self.ledger.heard();
                 Order::Done

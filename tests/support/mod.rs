@@ -7,6 +7,8 @@
 pub mod command;
 pub mod crafted;
 pub mod crowd;
+#[cfg(target_arch = "x86_64")]
+pub mod hijack;
 pub mod ledger;
 pub mod milter;
 pub mod mta;
