@@ -213,6 +213,17 @@ impl Books {
         self.board.publish_master(slot, &self.slots[slot as usize]);
     }
 
+    /// Writes again what only the master writes, in case a child without a sandbox scribbled on it.
+    pub(super) fn repair(&mut self) {
+        self.board.repair_header();
+        let used = u32::try_from(self.global.slots_high_water).unwrap_or(u32::MAX);
+        for (slot, (record, histograms)) in (0..used).zip(self.slots.iter().zip(&self.histograms)) {
+            self.board
+                .write_master_histograms(slot, record.histogram_copy, histograms);
+            self.board.publish_master(slot, record);
+        }
+    }
+
     /// Something went wrong that the operator should see.
     pub(super) fn trouble(&mut self, text: &str) {
         records::put_text(&mut self.global.trouble, text.as_bytes());

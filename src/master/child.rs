@@ -1,6 +1,6 @@
 //! The master's private record of a child: its process, its end of the control socket, what it was handed, and what it said it finished.
 //!
-//! Nothing that a child writes is believed further than it can harm: what it finished is clamped between what was known and what it was handed.
+//! Nothing that a child writes is believed further than it can harm: that it finished something only if it was handed as much.
 #![forbid(unsafe_code)]
 
 mod handed;
@@ -54,6 +54,8 @@ pub(super) struct Child {
     pub(super) killed_for: Option<&'static str>,
     /// The deadline that it was found to be past.
     late_until: Option<u64>,
+    /// Its control page says what cannot be: nothing on it is read any more.
+    pub(super) damaged: bool,
     /// What its configuration lets it carry, which may not be ours any more.
     terms: Terms,
 }
@@ -84,6 +86,8 @@ pub(super) struct InHand {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) ready: bool,
+    /// An empty message, or the end of the socket: our child's program does neither while it lives.
+    pub(super) broken_off: bool,
 }
 
 /// What a child left unread.
@@ -147,6 +151,7 @@ impl Child {
             killed: false,
             killed_for: None,
             late_until: None,
+            damaged: false,
             terms,
         }
     }
@@ -177,25 +182,30 @@ impl Child {
     }
 
     /// Looks at the control page. True when it has finished something since.
+    ///
+    /// A child only ever counts up, and no further than what it was handed. One whose page says otherwise is broken or hostile: what it
+    /// claims then would draw every connection to it, and is not believed. (Claims that could be true are: they cost what a child can hold.)
     pub(super) fn refresh(&mut self, record: &MasterRecord, now: Instant) -> bool {
         let taken_on = record.dispatched.saturating_sub(record.returned);
-        let completed = self
-            .page
-            .load(Word::Completed)
-            .clamp(self.completed, taken_on.max(self.completed));
-        let marked = self.marked.saturating_sub(self.marked_returned);
-        self.marked_completed = self
-            .page
-            .load(Word::CompletedMarked)
-            .clamp(self.marked_completed, marked.max(self.marked_completed));
+        let handed_marked = self.marked.saturating_sub(self.marked_returned);
+        let completed = self.page.load(Word::Completed);
+        let marked = self.page.load(Word::CompletedMarked);
+        let taken = self.page.load(Word::Taken);
+        let can_be = (self.completed..=taken_on).contains(&completed)
+            && (self.marked_completed..=handed_marked).contains(&marked)
+            && (self.taken..=taken_on.max(self.taken)).contains(&taken);
+        self.damaged |= !can_be;
+        if self.damaged {
+            return false;
+        }
+        self.marked_completed = marked;
         let progressed = completed > self.completed;
         self.completed = completed;
         if progressed {
             self.idle_since = now;
         }
-        let taken = self.page.load(Word::Taken);
         let reads = taken > self.taken;
-        self.taken = self.taken.max(taken);
+        self.taken = taken;
         if taken >= taken_on {
             self.unread_since = None;
         } else if reads || self.unread_since.is_none() {
@@ -335,6 +345,17 @@ impl Child {
         self.signal(Signal::SIGKILL);
     }
 
+    /// Ends one that has shut its control socket: it can be given nothing, and the socket's end would wake us for ever.
+    pub(super) fn cut_off(&mut self) {
+        if !self.killed {
+            log::error!(
+                "child {} has shut its control socket: it is broken or was taken over, and is killed",
+                self.pid
+            );
+            self.kill_for("shutting its control socket");
+        }
+    }
+
     /// Sends a signal. The child is ours and not reaped: its pid cannot be anybody else's.
     pub(super) fn signal(&self, signal: Signal) {
         // ESRCH: it is a zombie already, and about to be reaped.
@@ -349,7 +370,11 @@ impl Child {
                 Ok(Some(received)) => {
                     said.ready |= received.bytes().first() == Some(&word::READY);
                 }
-                Ok(None) | Err(_) => break,
+                Ok(None) => {
+                    said.broken_off = true;
+                    break;
+                }
+                Err(_) => break,
             }
         }
         said

@@ -223,6 +223,10 @@ impl Master {
                 self.books.slots[slot as usize].returned += 1;
                 self.books.publish_slot(slot);
                 log::debug!("child {} takes no connection: {error}", child.pid);
+                // We have both ends open: it is not gone, it has shut its own.
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    child.cut_off();
+                }
                 false
             }
         }
@@ -253,6 +257,13 @@ impl Master {
                 // What children of before a restart finish says nothing of those that come.
                 let progress = child.refresh(record, now);
                 progressed |= progress && child.generation() == self.generation;
+                if child.damaged && !child.killed {
+                    log::error!(
+                        "child {} claims what cannot be, to have read or finished what it was not given: it is broken or was taken over, and is killed",
+                        child.pid
+                    );
+                    child.kill_for("claims that cannot be");
+                }
             }
         }
         if progressed {

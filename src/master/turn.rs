@@ -195,10 +195,13 @@ impl Master {
             let Ok(slot) = u32::try_from(event.data()) else {
                 continue;
             };
-            let Some(Some(child)) = self.children.get(slot as usize) else {
+            let Some(Some(child)) = self.children.get_mut(slot as usize) else {
                 continue;
             };
             let said = child.listen();
+            if said.broken_off {
+                child.cut_off();
+            }
             if said.ready && !child.ready {
                 self.became_ready(slot);
             }
@@ -207,7 +210,7 @@ impl Master {
 
     /// What is to be done about once a second.
     fn tick(&mut self, now: Instant, woken: bool) {
-        self.books.board.repair_header();
+        self.books.repair();
         for child in self.children.iter_mut().flatten() {
             child.repeat_orders();
         }
