@@ -4,14 +4,12 @@
 mod support;
 
 use std::fs;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use support::milter::{ADDS_A_HEADER, Milter, count};
 use support::mta::{Message, Mta};
-use support::{SOON, is_root, process, wait_until};
+use support::{SOON, process, wait_until};
 
 fn message() -> Message {
     Message::from("a@b.example")
@@ -34,24 +32,7 @@ fn allow_no_more_descriptors(pid: i32) {
         .max()
         .unwrap();
     let limit = highest + 1;
-    // As the child's user: root may need a capability for what its owner may do. Of util-linux, which every Debian has.
-    let (user, group) = (owner(pid, "Uid:"), owner(pid, "Gid:"));
-    let mut prlimit = Command::new("prlimit");
-    prlimit
-        .arg(format!("--pid={pid}"))
-        .arg(format!("--nofile={limit}:{limit}"));
-    if is_root() {
-        prlimit.uid(user).gid(group);
-    }
-    let status = prlimit.status().unwrap();
-    assert!(status.success(), "prlimit: {status}");
-}
-
-/// The real user or group of a process (proc(5), status).
-fn owner(pid: i32, line: &str) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let ids = status.lines().find_map(|it| it.strip_prefix(line)).unwrap();
-    ids.split_whitespace().next().unwrap().parse().unwrap()
+    process::limit(pid, &format!("--nofile={limit}:{limit}"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Demonstration 4: children are killed at random, under load, and nothing is ever miscounted.
+//! Demonstration 4: children are killed, crashed and stopped at random, under load, and nothing is ever miscounted.
 //!
 //! Clients keep a ledger of their own (`support::ledger`). Meanwhile three readers look again and again: `pread`, a map, and
 //! `status --format json`. At each look the board's books balance and the clients' ledger leaves room for what it says. In the end the
@@ -28,10 +28,19 @@ fn wish(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
 }
 
-/// A child that was killed: its pid, and instants between which it died.
+/// Ways to die. Stopping is another: a stopped child goes on later, or is killed.
+const ENDS: [Signal; 4] = [
+    Signal::SIGKILL,
+    Signal::SIGKILL,
+    Signal::SIGSEGV,
+    Signal::SIGABRT,
+];
+
+/// A child that was killed: its pid, by what, and instants between which it died.
 #[derive(Clone, Copy)]
 struct Kill {
     pid: i32,
+    signal: Signal,
     between: (Instant, Instant),
 }
 
@@ -91,7 +100,8 @@ impl Seen {
     }
 }
 
-/// Kills a random child now and then, whatever it is doing, until it is over.
+/// Kills a random child now and then, whatever it is doing, until it is over. Some are stopped before, for longer than a connection may lie
+/// unread, and of these some go on.
 fn kill_children(master: i32, over: &AtomicBool, seconds: u64, random: &mut Random) -> Vec<Kill> {
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut kills = Vec::new();
@@ -102,11 +112,24 @@ fn kill_children(master: i32, over: &AtomicBool, seconds: u64, random: &mut Rand
             continue; // All are dead, and the master waits before it forks again.
         }
         let pid = children[random.below(children.len() as u64) as usize];
+        if random.below(8) == 0 {
+            process::signal(pid, Signal::SIGSTOP);
+            sleep(Duration::from_millis(random.below(1500)));
+            process::signal(pid, Signal::SIGCONT);
+            if random.below(2) == 0 {
+                continue;
+            }
+        }
+        let signal = ENDS[random.below(ENDS.len() as u64) as usize];
         let before = Instant::now();
-        process::signal(pid, Signal::SIGKILL);
-        wait_until(SOON, "it is dead", || (!runs(pid)).then_some(()));
+        wait_until(SOON, "it is dead", || {
+            // The first SIGSEGV finds Rust's handler, which lets the next one kill unless the fault was a real one.
+            process::signal(pid, signal);
+            (!runs(pid)).then_some(())
+        });
         kills.push(Kill {
             pid,
+            signal,
             between: (before, Instant::now()),
         });
     }
@@ -213,7 +236,11 @@ fn deaths_name_the_right_messages(
     let unanswered = ledger.unanswered.lock().unwrap();
     let mut named = 0;
     for death in deaths.values() {
-        assert_eq!(decode_end(death.end), (None, Some(9)), "{death:?}");
+        let kill = kills
+            .iter()
+            .find(|kill| u64::from(kill.pid.unsigned_abs()) == death.pid);
+        let signal = kill.map(|kill| u8::try_from(kill.signal as i32).unwrap());
+        assert_eq!(decode_end(death.end), (None, signal), "{death:?}");
         let id = shown(&death.queue_id);
         if !id.is_empty() {
             named += 1;

@@ -1,6 +1,8 @@
 //! What /proc says of processes.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -57,4 +59,32 @@ pub fn marked(mark: &str) -> Vec<i32> {
 pub fn signal(pid: i32, signal: Signal) {
     assert!(pid > 1, "never signal pid {pid}");
     let _ = kill(Pid::from_raw(pid), signal);
+}
+
+/// Sets a limit of another process, as prlimit(1) takes it: of util-linux, which every Debian has.
+#[track_caller]
+pub fn limit(pid: i32, limit: &str) {
+    // As the process's user: root may need a capability for what its owner may do.
+    let (user, group) = (owner(pid, "Uid:"), owner(pid, "Gid:"));
+    let mut prlimit = Command::new("prlimit");
+    prlimit.arg(format!("--pid={pid}")).arg(limit);
+    if super::is_root() {
+        prlimit.uid(user).gid(group);
+    }
+    let status = prlimit.status().unwrap();
+    assert!(status.success(), "prlimit {limit}: {status}");
+}
+
+/// The real user or group of a process.
+fn owner(pid: i32, line: &str) -> u32 {
+    let ids = said(pid, line);
+    ids.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// What `/proc/PID/status` says on the line that begins so (proc(5), status).
+#[track_caller]
+pub fn said(pid: i32, line: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let said = status.lines().find_map(|it| it.strip_prefix(line));
+    said.unwrap().trim().to_owned()
 }
