@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -24,22 +23,11 @@ fn serves(session: &mut Mta) {
     );
 }
 
-/// Leaves a process no descriptor number above those that it has.
-fn allow_no_more_descriptors(pid: i32) {
-    let highest: u64 = fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .max()
-        .unwrap();
-    let limit = highest + 1;
-    process::limit(pid, &format!("--nofile={limit}:{limit}"));
-}
-
 #[test]
 fn connections_that_find_no_descriptor_are_cut_told_once_and_the_child_goes_on() {
     let milter = Milter::started(ADDS_A_HEADER, "max_pooled_procs = 1\ninterpreters = 1");
     let mut first = milter.session();
-    allow_no_more_descriptors(milter.children()[0]);
+    process::leave_no_descriptor(milter.children()[0]);
     let mut held = Vec::new();
     let mut cut = 0;
     while cut < 3 {

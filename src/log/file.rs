@@ -70,7 +70,7 @@ impl LogFile {
     /// Writes a line with one call, so that lines of several processes do not mix.
     ///
     /// # Errors
-    /// The kernel's; `StorageFull` when only a part was written.
+    /// The kernel's; its own for a full disk when only a part was written.
     pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
         let separated;
         let bytes = if self.torn {
@@ -82,7 +82,7 @@ impl LogFile {
         let written = self.file.write(bytes)?;
         if written < bytes.len() {
             self.torn |= written > 0;
-            return Err(io::ErrorKind::StorageFull.into());
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         self.torn = false;
         Ok(())

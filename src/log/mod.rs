@@ -15,6 +15,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ::log::{LevelFilter, Log, Metadata, Record};
@@ -101,6 +102,8 @@ struct Logger;
 
 static LOGGER: Logger = Logger;
 static JOURNAL: Mutex<Option<Journal>> = Mutex::new(None);
+/// Beside the journal, so that it can be read for each message without its lock. Relaxed: it orders nothing.
+static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// A panic elsewhere while a line was written leaves a journal that still works.
 fn journal() -> MutexGuard<'static, Option<Journal>> {
@@ -171,6 +174,24 @@ pub fn descriptor() -> Option<RawFd> {
     let journal = journal();
     let descriptor = journal.as_ref().and_then(Journal::descriptor);
     descriptor.map(|fd| fd.as_raw_fd())
+}
+
+/// Lines that this process could not write, since it began.
+pub fn lost_lines() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// Why the last lines could not be written, if they could not.
+pub fn why_lost() -> Option<String> {
+    journal().as_ref().and_then(Journal::why_lost)
+}
+
+/// To be called by a child: what its master lost is not its own loss.
+pub fn begin_in_child() {
+    LOST.store(0, Ordering::Relaxed);
+    if let Some(journal) = journal().as_mut() {
+        journal.forget_losses();
+    }
 }
 
 /// A line of `message_log`: whatever the level, the operator asked for it.

@@ -5,13 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::file::LogFile;
 use super::line::{Line, Severity, Stamp};
-use super::{LogChoice, LogError};
+use super::{LOST, LogChoice, LogError};
 use crate::config::LogTo;
 use crate::sys::calendar;
 
@@ -151,6 +152,21 @@ impl Journal {
         }
     }
 
+    fn lose(&mut self) {
+        self.lost += 1;
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Why lines are lost, if they are.
+    pub(super) fn why_lost(&self) -> Option<String> {
+        (self.lost > 0).then(|| self.reason.clone())
+    }
+
+    /// What was lost before was somebody else's.
+    pub(super) fn forget_losses(&mut self) {
+        self.lost = 0;
+    }
+
     /// The log goes on in this file, which somebody else opened.
     pub(super) fn go_on_in(&mut self, file: std::fs::File) {
         self.sink = Sink::File(LogFile::opened(file));
@@ -193,13 +209,13 @@ impl Journal {
             let text = format!("log lines lost here: {} ({})", self.lost, self.reason);
             let notice = Line::new(Severity::Warning, &text, None);
             if self.sink.write(&notice, &stamp).is_err() {
-                self.lost += 1;
+                self.lose();
                 return;
             }
             self.lost = 0;
         }
         if let Err(error) = self.sink.write(line, &stamp) {
-            self.lost += 1;
+            self.lose();
             self.reason = match error.kind() {
                 io::ErrorKind::WouldBlock => "their receiver was too slow".to_owned(),
                 _ => error.to_string(),

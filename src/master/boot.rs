@@ -219,6 +219,7 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         sample_from: 0,
         episode: None,
         full_said: None,
+        shortages: super::shortage::Shortages::default(),
         capacity,
         start_failure: None,
         start_status: 0,

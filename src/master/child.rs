@@ -54,6 +54,8 @@ pub(super) struct Child {
     pub(super) killed_for: Option<&'static str>,
     /// The deadline that it was found to be past.
     late_until: Option<u64>,
+    /// Lines of the log that it lost.
+    lines_lost: u64,
     /// Its control page says what cannot be: nothing on it is read any more.
     pub(super) damaged: bool,
     /// What its configuration lets it carry, which may not be ours any more.
@@ -151,6 +153,7 @@ impl Child {
             killed: false,
             killed_for: None,
             late_until: None,
+            lines_lost: 0,
             damaged: false,
             terms,
         }
@@ -249,6 +252,12 @@ impl Child {
         let late = until.filter(|until| until.saturating_add(grace) < now_ns);
         let before = std::mem::replace(&mut self.late_until, late);
         late.is_some() && before == late
+    }
+
+    /// Has it lost lines of the log since the last look?
+    pub(super) fn lost_more_lines(&mut self) -> bool {
+        let lost = self.page.load(Word::LinesLost);
+        lost > std::mem::replace(&mut self.lines_lost, lost)
     }
 
     /// As the pool sees it; `generation` is the present one.

@@ -129,6 +129,12 @@ impl Master {
             match socket::accept(listener.socket()) {
                 Ok(connection) => {
                     self.books.global.accepted += 1;
+                    if self.shortages.accepting.passes() {
+                        log::info!(
+                            "milter {}: connections are accepted again",
+                            self.milter.name
+                        );
+                    }
                     self.books.publish_waiting(self.in_hand.len() + 1);
                     self.grow |= should_grow;
                     let connection = InHand {
@@ -169,14 +175,14 @@ impl Master {
     }
 
     fn resources_short(&mut self, error: &io::Error, now: Instant) {
-        if self.resources_until.is_none() {
-            let text = format!(
-                "milter {}: no connection can be accepted: {error}; {}; trying again each second",
-                self.milter.name,
-                advice(error)
-            );
+        let text = format!(
+            "milter {}: no connection can be accepted: {error}; {}; trying again each second",
+            self.milter.name,
+            advice(error)
+        );
+        self.books.trouble(&text);
+        if self.shortages.accepting.hits(now) {
             log::error!("{text}");
-            self.books.trouble(&text);
             self.books.event(EventKind::Resources, 0);
         }
         self.resources_until = Some(now + RESOURCES_PAUSE);

@@ -154,6 +154,7 @@ pub(super) fn inherit(
         sample_from: 0,
         episode: None,
         full_said: None,
+        shortages: super::shortage::Shortages::default(),
         capacity,
         start_failure: None,
         start_status: 0,

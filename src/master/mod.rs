@@ -23,6 +23,7 @@ mod pool;
 mod port;
 mod preflight;
 mod report;
+mod shortage;
 mod takeover;
 mod trial;
 mod turn;
@@ -51,6 +52,7 @@ use exchange::Exchange;
 use listener::Listener;
 use notify::Notify;
 pub use report::{Line, Report};
+use shortage::Shortages;
 pub use takeover::resume;
 use trial::Trial;
 
@@ -149,6 +151,7 @@ struct Master {
     episode: Option<Episode>,
     /// When the log was last told of one.
     full_said: Option<Instant>,
+    shortages: Shortages,
     /// Connections that one child carries: what is configured, and what its descriptors allow.
     capacity: Option<u64>,
     start_failure: Option<String>,

@@ -108,7 +108,12 @@ impl Master {
             }
             match self.fork() {
                 Birth::Child(seed) => return Err(End::InChild(seed)),
-                Birth::Parent(master) => self = master,
+                Birth::Parent(master) => {
+                    self = master;
+                    if self.shortages.forking.passes() {
+                        log::info!("milter {}: children are forked again", self.milter.name);
+                    }
+                }
                 Birth::Failed(master, error) => {
                     self = master;
                     self.fork_failed(&error, now);
@@ -124,7 +129,9 @@ impl Master {
             self.milter.name,
             advice(error)
         );
-        log::error!("{text}");
+        if self.shortages.forking.hits(now) {
+            log::error!("{text}; trying again each second");
+        }
         self.books.trouble(&text);
         self.backoff_until = Some(now + TICK);
         if let Phase::Starting(_) = self.phase {
@@ -223,6 +230,7 @@ impl Master {
         }
         self.kill_hanging();
         self.kill_unready(now);
+        self.look_after_the_log(now);
         match self.phase {
             Phase::Starting(deadline) if now >= deadline => {
                 let reason = format!(
@@ -326,6 +334,27 @@ impl Master {
                 );
                 child.kill_for("it hung in the policy past its deadline");
             }
+        }
+    }
+
+    /// Says on the board that lines of the log are lost: the log itself can say so only when that has passed.
+    fn look_after_the_log(&mut self, now: Instant) {
+        let own = crate::log::lost_lines();
+        let mut more = own > std::mem::replace(&mut self.shortages.own_lines_lost, own);
+        for child in self.children.iter_mut().flatten() {
+            more |= child.lost_more_lines();
+        }
+        if !more {
+            return;
+        }
+        let text = format!(
+            "milter {}: lines of the log are lost; see whether there is room where log_to sends them{}",
+            self.milter.name,
+            crate::log::why_lost().map_or_else(String::new, |why| format!(" ({why})"))
+        );
+        self.books.trouble(&text);
+        if self.shortages.log.hits(now) {
+            log::error!("{text}");
         }
     }
 

@@ -27,6 +27,8 @@ pub enum Word {
     Messages = 3,
     /// Probes read from the control socket.
     Heard = 4,
+    /// Lines of the log that could not be written.
+    LinesLost = 5,
 }
 
 /// First of the words that tell how long an interpreter may stay in the policy's code.

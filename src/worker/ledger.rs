@@ -93,6 +93,7 @@ impl Ledger {
         board.hold(interpreter, hand, now_ns);
         let processed = board.record.counters.messages_processed();
         self.page.store(Word::Messages, processed);
+        self.page.store(Word::LinesLost, crate::log::lost_lines());
         board.publish();
     }
 

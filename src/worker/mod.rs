@@ -182,6 +182,7 @@ fn serve(seed: Seed) -> io::Result<()> {
         seed.lock.as_raw_fd(),
     ];
     process::close_all_but(kept.into_iter().chain(crate::log::descriptor()));
+    crate::log::begin_in_child();
     signal::reset_in_child()?;
     let master = PidFd::open(seed.master)?;
     if nix::unistd::getppid() != seed.master {

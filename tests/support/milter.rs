@@ -165,6 +165,19 @@ impl Milter {
         run(limited, 2 * SOON)
     }
 
+    /// The same as another user, whose its directory becomes.
+    pub fn pmx_as(&self, user: u32, arguments: &[&str]) -> Outcome {
+        let own = |path: &Path| std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+        own(self.dir.path());
+        for entry in fs::read_dir(self.dir.path()).unwrap() {
+            own(&entry.unwrap().path());
+        }
+        let mut command = self.command(arguments);
+        std::os::unix::process::CommandExt::uid(&mut command, user);
+        std::os::unix::process::CommandExt::gid(&mut command, user);
+        run(command, 2 * SOON)
+    }
+
     /// The same without waiting.
     pub fn pmx_in_background(&self, arguments: &[&str]) -> Running {
         spawn(self.command(arguments))

@@ -75,6 +75,25 @@ pub fn limit(pid: i32, limit: &str) {
     assert!(status.success(), "prlimit {limit}: {status}");
 }
 
+/// Leaves a process no number for another descriptor; its hard limit stays.
+#[track_caller]
+pub fn leave_no_descriptor(pid: i32) {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let open: Vec<u64> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    let free = (0..).find(|number| !open.contains(number)).unwrap();
+    limit(pid, &format!("--nofile={free}:"));
+}
+
+/// A hard limit of a process, by its name there (proc(5), limits).
+#[track_caller]
+pub fn hard_limit(pid: i32, name: &str) -> String {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|it| it.strip_prefix(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().to_owned()
+}
+
 /// The real user or group of a process.
 fn owner(pid: i32, line: &str) -> u32 {
     let ids = said(pid, line);

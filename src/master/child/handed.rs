@@ -128,6 +128,7 @@ impl Child {
             killed: state.killed,
             killed_for: None,
             late_until: state.late_until,
+            lines_lost: 0,
             damaged: false,
             terms: Terms {
                 generation: state.generation,
