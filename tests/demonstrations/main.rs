@@ -11,6 +11,8 @@
 //!  9 any number of monitors                           `monitors`; a thousand of them: benches/board
 //! 10 the time before, also of the dead                `history`
 //!
+//! And beside them, ten times the load that it carries: `overload`.
+//!
 //! One program, so that the storm of 4, which takes its minute, goes on beside the others.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -25,6 +27,7 @@ mod history;
 mod killer;
 mod load;
 mod monitors;
+mod overload;
 mod post_mortem;
 mod saturation;
 mod stopped;
