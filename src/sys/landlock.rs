@@ -1,7 +1,7 @@
 //! What a confined process reaches of files, network and other processes: nothing that it does not have open already.
 //!
 //! A child gets its policy as bytes, its log and its connections as descriptors: it opens nothing, so that nothing is allowed. The checker
-//! reads files, which its user's rights bound, and writes none. Best effort: an older kernel refuses less, [`version`] says how much it knows.
+//! reads files, which its user's rights bound, and writes none. Best effort: an older kernel refuses less, [`super::sandbox::Walls`] says how much it knows.
 #![forbid(unsafe_code)]
 
 use std::io;
