@@ -17,8 +17,8 @@ use crate::config::MilterName;
 use crate::control::status::{self, Format, PerSlot, Show, Syntax, Threshold, Thresholds};
 use crate::control::try_policy::Options;
 use crate::control::{
-    self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, help, restart, run,
-    start, stop, top, try_restart,
+    self, AsRoot, Exit, Launch, MasterMain, Place, StopSignal, check, demo, exporter, help,
+    restart, run, start, stop, top, try_restart,
 };
 
 /// Which program this is: `0.1.0 (1a2b3c4d5e6f)`, the commit it was built from (see build.rs).
@@ -32,7 +32,7 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PMX_BUILD")
     disable_help_subcommand = true,
     propagate_version = true,
     max_term_width = 80,
-    after_help = "Example: pmx-milter start && pmx-milter status\nThe whole manual: pmx-milter help"
+    after_help = "Example: pmx-milter start && pmx-milter status; the manual: pmx-milter help"
 )]
 pub struct PmxMilter {
     #[command(flatten)]
@@ -98,6 +98,9 @@ enum Verb {
     /// Shows one milter live in the terminal: slots, rates, latencies
     #[command(after_help = "The key h shows the others.\n\nExample: pmx-milter top policy")]
     Top(TopArgs),
+    /// Serves the numbers to Prometheus, and health to probes, over HTTP
+    #[command(after_help = EXPORTER_HELP)]
+    Exporter(ExporterArgs),
     /// Checks configuration and policies; every problem in one run
     #[command(after_help = "Example: pmx-milter -c ./pmx.conf check")]
     Check(CheckArgs),
@@ -142,6 +145,12 @@ enum InitVerb {
     #[command(after_help = "Example: pmx-init help")]
     Help,
 }
+
+const EXPORTER_HELP: &str = "\
+Paths: /metrics, /healthz, /readyz; /healthz/NAME and /readyz/NAME of one milter.
+It reads the boards like status, and ends with 0 on TERM and INT.
+
+Example: pmx-milter exporter --listen 127.0.0.1:9366";
 
 const STOP_HELP: &str = "\
 SIGNAL is one of these, with or without SIG, in any case, anywhere after stop:
@@ -191,8 +200,8 @@ struct StatusArgs {
     /// Milters; without names every running and every enabled one
     #[arg(value_name = "MILTER")]
     milters: Vec<MilterName>,
-    /// text, json, openmetrics, prometheus or nagios
-    #[arg(long, value_enum, default_value_t = FormatArg::Text, hide_possible_values = true)]
+    /// text (default), json, openmetrics, prometheus, nagios
+    #[arg(long, value_enum, default_value_t = FormatArg::Text, hide_possible_values = true, hide_default_value = true)]
     format: FormatArg,
     /// Work in hand, times, losses, deaths; JSON has them
     #[arg(long)]
@@ -206,6 +215,9 @@ struct StatusArgs {
     /// Each slot too, with openmetrics and prometheus
     #[arg(long)]
     per_slot: bool,
+    /// Only the names of all milters, for scripts
+    #[arg(long, conflicts_with_all = ["milters", "format", "long", "history", "watch", "per_slot"])]
+    names: bool,
     /// With nagios: WARNING outside of [METRIC=]RANGE
     #[arg(short = 'w', long, value_name = "RANGE", allow_hyphen_values = true)]
     warning: Vec<Threshold>,
@@ -235,6 +247,16 @@ struct TopArgs {
     /// Prints one picture as plain text, of the size that COLUMNS and LINES tell
     #[arg(long)]
     once: bool,
+}
+
+#[derive(Args, Debug)]
+struct ExporterArgs {
+    /// Numeric address and port; a port alone is on 127.0.0.1
+    #[arg(long, value_name = "ADDRESS", default_value = exporter::DEFAULT_LISTEN)]
+    listen: exporter::Listen,
+    /// Each slot too
+    #[arg(long)]
+    per_slot: bool,
 }
 
 #[derive(Args, Debug)]
@@ -326,6 +348,11 @@ pub fn pmx_milter(master: MasterMain) -> ExitCode {
             interval,
             once,
         }) => code(top::top(&place, &milters, top::Options { interval, once })),
+        Verb::Exporter(ExporterArgs { listen, per_slot }) => {
+            let per_slot = slots(per_slot);
+            let options = exporter::Options { listen, per_slot };
+            code(exporter::exporter(&place, options))
+        }
         Verb::Check(args) => code(check::check(&place, args.dump)),
         Verb::Try(args) => {
             let (policy, options) = args.into();
@@ -379,6 +406,9 @@ fn arguments<P: Parser>(program: &str) -> Result<(P, StopSignal), ExitCode> {
 }
 
 fn show(place: &Place, args: StatusArgs) -> ExitCode {
+    if args.names {
+        return code(status::names(place));
+    }
     let milters = args.milters.clone();
     let is_plugin = args.format == FormatArg::Nagios;
     match Show::try_from(args) {
@@ -397,11 +427,7 @@ impl TryFrom<StatusArgs> for Show {
 
     /// The format with what belongs to it; what belongs to another is refused, for it would silently do nothing.
     fn try_from(args: StatusArgs) -> Result<Show, &'static str> {
-        let per_slot = if args.per_slot {
-            PerSlot::Yes
-        } else {
-            PerSlot::No
-        };
+        let per_slot = slots(args.per_slot);
         let limits = !args.warning.is_empty() || !args.critical.is_empty();
         let format = match args.format {
             FormatArg::Text => Format::Text,
@@ -432,6 +458,10 @@ impl TryFrom<StatusArgs> for Show {
             watch: args.watch,
         })
     }
+}
+
+fn slots(wanted: bool) -> PerSlot {
+    if wanted { PerSlot::Yes } else { PerSlot::No }
 }
 
 fn code(exit: Exit) -> ExitCode {

@@ -5,7 +5,7 @@
 //! | module | process | what it does |
 //! |---|---|---|
 //! | [`cli`] | control | the command line, parsed into types |
-//! | [`control`] | control | a verb a file: start, stop, restart, status, top, check, run, demo |
+//! | [`control`] | control | a verb a file: start, stop, restart, status, top, exporter, check, run, demo |
 //! | [`session`] | child, control | one MTA connection as a pure state machine |
 //! | [`policy`] | child, checker | what a session and the operator's Lua share |
 //! | [`control`] | control | the verbs |

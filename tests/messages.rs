@@ -57,6 +57,7 @@ const ARGUMENTS: &[Case] = &[
     given("nonsense", 2, &["'nonsense'", "unrecognized", "--help"]),
     given("strat", 2, &["'strat'", "similar subcommand", "'start'"]),
     given("start --nonsense", 2, &["'--nonsense'", "unexpected", "--help"]),
+    given("exporter --listen mx:9366", 2, &["'mx:9366'", "--listen <ADDRESS>", "give ADDRESS:PORT with a numeric address"]),
     given("start ../x", 2, &["../x", "cannot be the name of a milter", "use 1 to 64"]),
     given("start -9", 2, &["'-9'", "unexpected", "--help"]),
     given("run", 2, &["<MILTER>", "not provided", "--help"]),
@@ -115,6 +116,7 @@ const CONFIGURATION: &[Case] = &[
     with("start", "include = [\"no/*.conf\"]\n", 6, &["pmx.conf:4:12: cannot include {dir}/no/*.conf", "No such file", "create it or remove it from include"]),
     with("restart", "[milter.policy\n", 6, &["not TOML", "restart: not done", "running milters are untouched"]),
     with("stop", "[milter.policy\n", 0, &["warning: {dir}/pmx.conf:4:15", "not TOML", "expected `]`"]),
+    with("exporter --listen 192.0.2.1:0", "", 1, &["exporter: cannot listen on 192.0.2.1:0", "Cannot assign requested address", "this machine has no such address: see ip address"]),
     with("status x", "[milter.policy\n", 4, &["status x: nothing is known of it", "run_dir {dir}/run has no trace", "the configuration cannot be read"]),
 ];
 

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod demo;
 mod exit;
+pub mod exporter;
 pub mod help;
 mod launch;
 mod leftovers;

@@ -62,12 +62,16 @@ impl Place {
 
     /// For the verbs that a broken configuration must not disable: it is told as a warning.
     pub(super) fn find(&self) -> Found {
-        let config = match Config::glance(&self.config_file) {
-            Ok(config) => Some(config),
-            Err(problems) => {
-                warn(format_args!("{problems}"));
-                None
-            }
+        let (found, problems) = self.look();
+        problems.iter().for_each(warn);
+        found
+    }
+
+    /// The same, with what is wrong with the configuration.
+    pub(super) fn look(&self) -> (Found, Option<String>) {
+        let (config, problems) = match Config::glance(&self.config_file) {
+            Ok(config) => (Some(config), None),
+            Err(problems) => (None, Some(problems.to_string())),
         };
         let run_dir = self
             .run_dir
@@ -75,7 +79,7 @@ impl Place {
             .or_else(|| config.as_ref().map(|config| config.run_dir.clone()))
             .or_else(|| config::run_dir_of(&self.config_file))
             .unwrap_or_else(|| PathBuf::from(DEFAULT_RUN_DIR));
-        Found { run_dir, config }
+        (Found { run_dir, config }, problems)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod crafted;
 pub mod crowd;
 #[cfg(target_arch = "x86_64")]
 pub mod hijack;
+pub mod http;
 pub mod ledger;
 pub mod milter;
 pub mod mta;

@@ -60,7 +60,7 @@ complete -c pmx-init -n "__fish_pmx_init_using_subcommand force-reload" -s c -d 
 complete -c pmx-init -n "__fish_pmx_init_using_subcommand force-reload" -l run-dir -d 'Instead of the configuration\'s run_dir' -r -F
 complete -c pmx-init -n "__fish_pmx_init_using_subcommand force-reload" -s h -l help -d 'Print help'
 complete -c pmx-init -n "__fish_pmx_init_using_subcommand force-reload" -s V -l version -d 'Print version'
-complete -c pmx-init -n "__fish_pmx_init_using_subcommand status" -l format -d 'text, json, openmetrics, prometheus or nagios' -r -f -a "text\t''
+complete -c pmx-init -n "__fish_pmx_init_using_subcommand status" -l format -d 'text (default), json, openmetrics, prometheus, nagios' -r -f -a "text\t''
 json\t''
 openmetrics\t''
 prometheus\t''
@@ -73,6 +73,7 @@ complete -c pmx-init -n "__fish_pmx_init_using_subcommand status" -l run-dir -d 
 complete -c pmx-init -n "__fish_pmx_init_using_subcommand status" -l long -d 'Work in hand, times, losses, deaths; JSON has them'
 complete -c pmx-init -n "__fish_pmx_init_using_subcommand status" -l history -d 'The last ten minutes and the last events'
 complete -c pmx-init -n "__fish_pmx_init_using_subcommand status" -l per-slot -d 'Each slot too, with openmetrics and prometheus'
+complete -c pmx-init -n "__fish_pmx_init_using_subcommand status" -l names -d 'Only the names of all milters, for scripts'
 complete -c pmx-init -n "__fish_pmx_init_using_subcommand status" -s h -l help -d 'Print help'
 complete -c pmx-init -n "__fish_pmx_init_using_subcommand status" -s V -l version -d 'Print version'
 complete -c pmx-init -n "__fish_pmx_init_using_subcommand help" -s c -d 'Instead of $PMX_CONF and of /etc/pmx/pmx.conf' -r -F

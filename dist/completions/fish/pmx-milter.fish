@@ -34,6 +34,7 @@ complete -c pmx-milter -n "__fish_pmx_milter_needs_command" -f -a "restart" -d '
 complete -c pmx-milter -n "__fish_pmx_milter_needs_command" -f -a "reload" -d 'Checks everything, then restarts milters'
 complete -c pmx-milter -n "__fish_pmx_milter_needs_command" -f -a "status" -d 'Shows milters at once, without asking them'
 complete -c pmx-milter -n "__fish_pmx_milter_needs_command" -f -a "top" -d 'Shows one milter live in the terminal: slots, rates, latencies'
+complete -c pmx-milter -n "__fish_pmx_milter_needs_command" -f -a "exporter" -d 'Serves the numbers to Prometheus, and health to probes, over HTTP'
 complete -c pmx-milter -n "__fish_pmx_milter_needs_command" -f -a "check" -d 'Checks configuration and policies; every problem in one run'
 complete -c pmx-milter -n "__fish_pmx_milter_needs_command" -f -a "try" -d 'Runs a policy over message files, without an MTA'
 complete -c pmx-milter -n "__fish_pmx_milter_needs_command" -f -a "run" -d 'Runs one milter in the foreground, for systemd'
@@ -55,7 +56,7 @@ complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand reload" -s c -d 'I
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand reload" -l run-dir -d 'Instead of the configuration\'s run_dir' -r -F
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand reload" -s V -l version -d 'Print version'
-complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand status" -l format -d 'text, json, openmetrics, prometheus or nagios' -r -f -a "text\t''
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand status" -l format -d 'text (default), json, openmetrics, prometheus, nagios' -r -f -a "text\t''
 json\t''
 openmetrics\t''
 prometheus\t''
@@ -68,6 +69,7 @@ complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand status" -l run-dir
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand status" -l long -d 'Work in hand, times, losses, deaths; JSON has them'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand status" -l history -d 'The last ten minutes and the last events'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand status" -l per-slot -d 'Each slot too, with openmetrics and prometheus'
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand status" -l names -d 'Only the names of all milters, for scripts'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand status" -s h -l help -d 'Print help'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand status" -s V -l version -d 'Print version'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand top" -l interval -d 'Between two looks' -r
@@ -76,6 +78,12 @@ complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand top" -l run-dir -d
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand top" -l once -d 'Prints one picture as plain text, of the size that COLUMNS and LINES tell'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand top" -s h -l help -d 'Print help'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand top" -s V -l version -d 'Print version'
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand exporter" -l listen -d 'Numeric address and port; a port alone is on 127.0.0.1' -r
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand exporter" -s c -d 'Instead of $PMX_CONF and of /etc/pmx/pmx.conf' -r -F
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand exporter" -l run-dir -d 'Instead of the configuration\'s run_dir' -r -F
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand exporter" -l per-slot -d 'Each slot too'
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand exporter" -s h -l help -d 'Print help'
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand exporter" -s V -l version -d 'Print version'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand check" -s c -d 'Instead of $PMX_CONF and of /etc/pmx/pmx.conf' -r -F
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand check" -l run-dir -d 'Instead of the configuration\'s run_dir' -r -F
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand check" -l dump -d 'Prints the effective configuration, defaults filled in, as TOML'

@@ -42,7 +42,7 @@ pub fn family_names() -> impl Iterator<Item = String> {
 }
 
 /// Every milter.
-pub(super) fn render(views: &Views, syntax: Syntax, per_slot: PerSlot) -> String {
+pub(in crate::control) fn render(views: &Views, syntax: Syntax, per_slot: PerSlot) -> String {
     let milters: Vec<Facts<'_>> = views.milters.iter().map(Facts::of).collect();
     let mut out = String::new();
     for family in all(per_slot) {

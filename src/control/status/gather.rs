@@ -11,7 +11,6 @@ use scoreboard::{
 
 use crate::config::MilterName;
 use crate::control::place::{Found, each_once, not_configured};
-use crate::control::terminal::complain;
 use crate::run_dir::{self, Paths};
 use crate::sys::{bus_guard, lock, memory, process};
 
@@ -21,7 +20,7 @@ use super::view::{Kernel, State, View, Views};
 const MOST_SLOTS: u32 = 4096;
 
 /// How much is read of a board.
-pub(super) trait Look {
+pub(in crate::control) trait Look {
     /// What is kept of a slot.
     type Slot;
     /// Bytes that a slot takes of the heap: what is kept of it, and its lines.
@@ -45,11 +44,11 @@ pub(super) struct Plain;
 
 /// Every record of the slots, and what is said here beside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Want {
+pub(in crate::control) struct Want {
     /// The histograms of the phases: about twice the cost.
-    pub(super) histograms: bool,
+    pub(in crate::control) histograms: bool,
     /// The rings of seconds and events.
-    pub(super) history: bool,
+    pub(in crate::control) history: bool,
 }
 
 impl Look for Plain {
@@ -98,40 +97,52 @@ impl Look for Want {
 }
 
 /// Looks at every milter that was named; without names at every one that is there or enabled.
-pub(super) fn gather<L: Look>(found: &Found, names: &[MilterName], how: &L) -> Views<L::Slot> {
-    let mut unknown = 0;
+pub(in crate::control) fn gather<L: Look>(
+    found: &Found,
+    names: &[MilterName],
+    how: &L,
+) -> Views<L::Slot> {
+    let (mut unknown, mut complaints) = (0, Vec::new());
     let names = if names.is_empty() {
-        all(found, &mut unknown)
+        let (names, complaint) = all(found);
+        unknown += usize::from(complaint.is_some());
+        complaints.extend(complaint);
+        names
     } else {
         each_once(names)
     };
     let mut milters = Vec::new();
     for name in names {
         match look(found, &name, how) {
-            Some(view) => milters.push(view),
-            None => unknown += 1,
+            Ok(view) => {
+                let why = view.unreadable.iter();
+                complaints.extend(why.map(|why| format!("status {name}: {why}")));
+                milters.push(view);
+            }
+            Err(complaint) => {
+                complaints.push(complaint);
+                unknown += 1;
+            }
         }
     }
     Views {
         milters,
         unknown,
+        complaints,
         wall_seconds: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0.0, |since| since.as_secs_f64()),
     }
 }
 
-/// Milters of the configuration first, in its order, then others of the run directory.
-fn all(found: &Found, unknown: &mut usize) -> Vec<MilterName> {
-    let there = match run_dir::milters(&found.run_dir) {
-        Ok(names) => names,
+/// Milters of the configuration first, in its order, then others of the run directory; and a complaint when that cannot be read.
+fn all(found: &Found) -> (Vec<MilterName>, Option<String>) {
+    let (there, complaint) = match run_dir::milters(&found.run_dir) {
+        Ok(names) => (names, None),
         Err(error) => {
-            complain(format_args!(
-                "status: cannot read run_dir {}: {error}",
-                found.run_dir.display()
-            ));
-            *unknown += 1;
-            Vec::new()
+            let dir = found.run_dir.display();
+            let complaint = format!("status: cannot read run_dir {dir}: {error}");
+            (Vec::new(), Some(complaint))
         }
     };
     let configured = found.config.iter().flat_map(|config| &config.milters);
@@ -148,11 +159,14 @@ fn all(found: &Found, unknown: &mut usize) -> Vec<MilterName> {
             names.push(name);
         }
     }
-    names
+    (names, complaint)
 }
 
-/// `None` for a name that neither configuration nor run directory knows; told.
-fn look<L: Look>(found: &Found, name: &MilterName, how: &L) -> Option<View<L::Slot>> {
+/// One milter.
+///
+/// # Errors
+/// The complaint about a name that neither configuration nor run directory knows.
+fn look<L: Look>(found: &Found, name: &MilterName, how: &L) -> Result<View<L::Slot>, String> {
     let paths = Paths::new(&found.run_dir, name);
     let (board, history) = match read(&paths, how) {
         Ok((board, history)) => (Ok(board), history),
@@ -178,11 +192,12 @@ fn look<L: Look>(found: &Found, name: &MilterName, how: &L) -> Option<View<L::Sl
         Err(error) if error.is_missing() => match master {
             Some(pid) => starting(name, pid),
             None if orphans > 0 => View::without_board(name.clone(), State::Dead),
-            None if !is_known(found, name, &paths) => return None,
-            None => View::without_board(name.clone(), State::NotRunning),
+            None => {
+                known(found, name, &paths)?;
+                View::without_board(name.clone(), State::NotRunning)
+            }
         },
         Err(error) => {
-            complain(format_args!("status {name}: {error}"));
             let mut view = View::without_board(name.clone(), State::Unreadable);
             view.unreadable = Some(error.to_string());
             view
@@ -192,7 +207,7 @@ fn look<L: Look>(found: &Found, name: &MilterName, how: &L) -> Option<View<L::Sl
     if how.wants_history() {
         view.history.get_or_insert_default();
     }
-    Some(view)
+    Ok(view)
 }
 
 /// Reads the board through a map: for hundreds of slots that takes a third of what `pread` takes. A file with holes is no board of a milter
@@ -229,23 +244,21 @@ fn holders(paths: &Paths) -> Vec<lock::Holder> {
     lock::holders(&paths.lock()).unwrap_or_default()
 }
 
-fn is_known(found: &Found, name: &MilterName, paths: &Paths) -> bool {
+/// Whether there is or could be such a milter.
+///
+/// # Errors
+/// The complaint, when there could not.
+fn known(found: &Found, name: &MilterName, paths: &Paths) -> Result<(), String> {
     if paths.lock().exists() {
-        return true;
+        return Ok(());
     }
     match &found.config {
-        Some(config) if config.milter(name).is_some() => true,
-        Some(config) => {
-            complain(not_configured("status", name, config));
-            false
-        }
-        None => {
-            complain(format_args!(
-                "status {name}: nothing is known of it: run_dir {} has no trace of it, and the configuration cannot be read",
-                found.run_dir.display()
-            ));
-            false
-        }
+        Some(config) if config.milter(name).is_some() => Ok(()),
+        Some(config) => Err(not_configured("status", name, config)),
+        None => Err(format!(
+            "status {name}: nothing is known of it: run_dir {} has no trace of it, and the configuration cannot be read",
+            found.run_dir.display()
+        )),
     }
 }
 

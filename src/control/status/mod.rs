@@ -1,7 +1,7 @@
 //! `status`: reads boards and asks the kernel; no process of a milter is involved, so that it answers when they all hang.
 #![forbid(unsafe_code)]
 
-mod exposition;
+pub(super) mod exposition;
 pub(super) mod gather;
 mod history;
 mod json;
@@ -10,15 +10,16 @@ mod metric;
 mod nagios;
 pub mod range;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod text;
-mod view;
+pub(super) mod view;
 pub(super) mod words;
 pub(super) mod work;
 
 pub use exposition::{PerSlot, Syntax, family_names};
 pub use metric::Metric;
 pub use nagios::{Level, Threshold, ThresholdError, Thresholds, refusal};
+pub(super) use text::headline;
 pub use view::State;
 
 use std::io::{self, IsTerminal};
@@ -27,9 +28,9 @@ use std::time::Duration;
 
 use crate::config::MilterName;
 
-use super::place::Found;
-use super::terminal::say;
-use super::{Place, StatusExit};
+use super::place::{Found, each_once};
+use super::terminal::{complain, say};
+use super::{Exit, Place, StatusExit};
 use gather::{Plain, Want};
 use view::Views;
 
@@ -85,7 +86,23 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// The text of every milter of a place.
 pub(super) fn page(found: &Found) -> String {
-    text::plain(&gather::gather(found, &[], &Plain))
+    let views = gather::gather(found, &[], &Plain);
+    views.complaints.iter().for_each(complain);
+    text::plain(&views)
+}
+
+/// `--names`: every milter of the configuration, disabled ones too, then others of the run directory.
+pub fn names(place: &Place) -> Exit {
+    let found = place.find();
+    let configured = found.config.iter().flat_map(|config| &config.milters);
+    let configured = configured.map(|milter| milter.name.clone());
+    // A directory that cannot be read has no names for us; status tells.
+    let there = crate::run_dir::milters(&found.run_dir).unwrap_or_default();
+    let all: Vec<MilterName> = configured.chain(there).collect();
+    for name in each_once(&all) {
+        say(name);
+    }
+    Exit::Done
 }
 
 /// The verb, and its exit status.
@@ -114,9 +131,11 @@ pub fn status(place: &Place, names: &[MilterName], show: &Show) -> u8 {
 fn look(found: &Found, names: &[MilterName], show: &Show) -> (String, u8) {
     let Some(want) = show.want() else {
         let views = gather::gather(found, names, &Plain);
+        views.complaints.iter().for_each(complain);
         return (text::plain(&views), exit(&views));
     };
     let views = gather::gather(found, names, &want);
+    views.complaints.iter().for_each(complain);
     let page = match &show.format {
         Format::Text => text::full(&views, show.long),
         Format::Json if show.watch.is_some() => json::line(&views),

@@ -25,7 +25,14 @@ fn mib(number: f64) -> u64 {
 }
 
 /// A slot: pid, taken on by this process and finished by it, taken on before, number of processes, messages.
-fn slot(index: u32, pid: u64, now: (u64, u64), before: u64, processes: u64, messages: u64) -> Slot {
+pub(in crate::control) fn slot(
+    index: u32,
+    pid: u64,
+    now: (u64, u64),
+    before: u64,
+    processes: u64,
+    messages: u64,
+) -> Slot {
     let mut master = MasterRecord::zeroed();
     master.state = SlotState::Live.word();
     master.pid = pid;
@@ -66,7 +73,7 @@ fn empty(index: u32, before: u64, processes: u64) -> Slot {
     it
 }
 
-fn board(slots: Vec<Slot>) -> Snapshot {
+pub(in crate::control) fn board(slots: Vec<Slot>) -> Snapshot {
     let mut header = Header::zeroed();
     header.instance = [0xab, 0xcd];
     header.created_boot_ns = 10 * SECOND;
@@ -96,7 +103,7 @@ fn board(slots: Vec<Slot>) -> Snapshot {
     }
 }
 
-fn view(name: &str, state: State, board: Option<Snapshot>) -> View {
+pub(in crate::control) fn view(name: &str, state: State, board: Option<Snapshot>) -> View {
     View {
         name: name.parse().unwrap(),
         state,
@@ -117,6 +124,7 @@ fn views(milters: Vec<View>) -> Views {
     Views {
         milters,
         unknown: 0,
+        complaints: Vec::new(),
         wall_seconds: 1_700_000_000.123_456,
     }
 }

@@ -113,7 +113,7 @@ fn milter<T>(out: &mut String, view: &View<T>, slots: &[Brief]) -> std::fmt::Res
     )
 }
 
-pub(super) fn headline<T>(view: &View<T>) -> String {
+pub(in crate::control) fn headline<T>(view: &View<T>) -> String {
     let mut notes = Vec::new();
     let quiet = matches!(
         view.state,

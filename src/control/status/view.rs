@@ -10,11 +10,13 @@ use crate::control::StatusExit;
 
 /// All milters that are shown, at one instant; of their slots everything, or what the plain form needs.
 #[derive(Debug)]
-pub(super) struct Views<T = Slot> {
+pub(in crate::control) struct Views<T = Slot> {
     /// In the order in which they were asked for.
-    pub(super) milters: Vec<View<T>>,
-    /// Names that nobody knows; told on stderr.
+    pub(in crate::control) milters: Vec<View<T>>,
+    /// Names that nobody knows.
     pub(super) unknown: usize,
+    /// For whoever asked: unknown names, boards and directories that cannot be read.
+    pub(in crate::control) complaints: Vec<String>,
     /// CLOCK_REALTIME in seconds.
     pub(super) wall_seconds: f64,
 }
