@@ -1,8 +1,9 @@
 //! The shells' completions in `dist/completions` are those of the option parsers, and every shell that is here can read its own.
 //!
 //! After a change of the command line: `UPDATE_COMPLETIONS=1 cargo test --test completions`.
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
+
+mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,11 @@ use std::process::Command;
 
 use clap_complete::{Shell, generate};
 use pmx_milter::cli;
+use pmx_milter::control::STOP_SIGNALS;
+
+use support::SOON;
+use support::command::run;
+use support::milter::{ADDS_A_HEADER, Milter, PROGRAM};
 
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
@@ -23,6 +29,157 @@ fn path(program: &str, shell: Shell) -> PathBuf {
     }
 }
 
+/// What the generator cannot know: names of milters come from the program, which knows the configuration, and a signal of `stop` is no
+/// option of the parser.
+fn with_names(text: &str, program: &str, shell: Shell) -> String {
+    match shell {
+        Shell::Bash => in_bash(text, program),
+        Shell::Zsh => in_zsh(text),
+        _ => in_fish(text, program),
+    }
+}
+
+const BASH_NAMES: &str = r#"_pmx_milters() {
+    local i given=()
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case "${COMP_WORDS[i]}" in
+            -c|--run-dir) given+=("${COMP_WORDS[i]}" "${COMP_WORDS[i+1]/#\~/$HOME}") ;;
+        esac
+    done
+    "${COMP_WORDS[0]/#\~/$HOME}" "${given[@]}" status --names 2>/dev/null
+}
+
+"#;
+
+fn in_bash(text: &str, program: &str) -> String {
+    // The generator sets `cmd` to one spelling and compares it with another when the program's name has a dash.
+    let text = text.replace(
+        &format!("{}__subcmd__", program.replace('-', "__subcmd__")),
+        &format!("{}__subcmd__", program.replace('-', "__")),
+    );
+    let mut lines = Vec::new();
+    let mut case = String::new();
+    for line in text.lines() {
+        if let Some((_, verb)) = line.trim().trim_end_matches(')').rsplit_once("__subcmd__") {
+            case = verb.replace("__", "-");
+        }
+        let line = match line.strip_suffix('"') {
+            Some(start) if line.trim().starts_with("opts=\"-") && takes_names(program, &case) => {
+                let signals = signals().map(|(name, _)| format!(" -{name}"));
+                let signals: String = signals.filter(|_| case == "stop").collect();
+                format!("{start}{signals} $(_pmx_milters)\"")
+            }
+            _ => line.to_owned(),
+        };
+        lines.push(line);
+    }
+    BASH_NAMES.to_owned() + &lines.join("\n") + "\n"
+}
+
+/// Verbs after which names of milters stand, aliases too.
+fn verbs_with_names(program: &str) -> Vec<String> {
+    let takes = |verb: &clap::Command| {
+        let names = |it: &clap::Arg| Some(it.get_value_names()?.first()?.as_str() == "MILTER");
+        verb.get_positionals().any(|it| names(it) == Some(true))
+    };
+    let command = cli::commands()
+        .into_iter()
+        .find(|it| it.get_name() == program);
+    let command = command.unwrap();
+    let verbs = command.get_subcommands().filter(|verb| takes(verb));
+    verbs
+        .flat_map(|verb| std::iter::once(verb.get_name()).chain(verb.get_visible_aliases()))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn takes_names(program: &str, verb: &str) -> bool {
+    verbs_with_names(program).iter().any(|it| it == verb)
+}
+
+const ZSH_NAMES: &str = r#"(( $+functions[_pmx_milters] )) ||
+_pmx_milters() {
+    local -a typed given names
+    local i
+    # The words of the line: those of the completion have lost what stands before the verb.
+    typed=(${(z)BUFFER})
+    for ((i = 2; i < $#typed; i++)); do
+        case $typed[i] in
+            -c|--run-dir) given+=($typed[i] ${~${(Q)typed[i+1]}}) ;;
+        esac
+    done
+    names=(${(f)"$(_call_program milters ${(Q)typed[1]} $given status --names 2>/dev/null)"})
+    compadd -a names
+}
+
+"#;
+
+fn in_zsh(text: &str) -> String {
+    let mut out = String::new();
+    let mut stops = false;
+    for line in text.lines() {
+        let is_name = line.contains(":milters -- ") || line.contains(":milter -- ");
+        let line = match is_name {
+            true => line.replace(":_default", ":_pmx_milters"),
+            false => line.to_owned(),
+        };
+        if line.starts_with("_pmx-") && line.ends_with("() {") && !out.contains(ZSH_NAMES) {
+            // Before the function itself, and its guard.
+            let guard = out
+                .rfind("(( $+functions")
+                .filter(|at| !out[*at..].contains('}'));
+            let at = guard.unwrap_or(out.len());
+            out.insert_str(at, ZSH_NAMES);
+        }
+        out += &line;
+        out.push('\n');
+        if line.starts_with('(') {
+            stops = line == "(stop)";
+        } else if stops && line.starts_with("_arguments") {
+            for (name, about) in signals() {
+                out += &format!("'-{name}[{about}]' \\\n");
+            }
+        }
+    }
+    out
+}
+
+fn in_fish(text: &str, program: &str) -> String {
+    let function = program.replace('-', "_");
+    let mut out = format!(
+        "{text}
+# Names of milters, as the program knows them.
+function __fish_{function}_names
+    set -l tokens (commandline -opc)
+    set -l given
+    for i in (seq 2 (math (count $tokens) - 1))
+        contains -- $tokens[$i] -c --run-dir
+        and set -a given $tokens[$i] (string replace -r '^~' $HOME -- $tokens[(math $i + 1)])
+    end
+    $tokens[1] $given status --names 2>/dev/null
+end
+
+"
+    );
+    let using = format!("complete -c {program} -n \"__fish_{function}_using_subcommand");
+    let verbs = verbs_with_names(program).join(" ");
+    out += &format!("{using} {verbs}\" -f -a \"(__fish_{function}_names)\"\n");
+    for (name, about) in signals() {
+        out += &format!("{using} stop\" -f -a \"-{name}\" -d '{about}'\n");
+    }
+    out
+}
+
+/// Signals of `stop` and what they do.
+fn signals() -> impl Iterator<Item = (&'static str, &'static str)> {
+    STOP_SIGNALS.iter().map(|(name, ..)| match *name {
+        "HUP" | "TERM" => (*name, "connections in progress finish"),
+        "INT" => (*name, "connections are aborted"),
+        "KILL" => (*name, "master and children are gone at once"),
+        other => panic!("say what {other} does"),
+    })
+}
+
 /// Every file and what should be in it.
 fn completions() -> Vec<(PathBuf, Shell, String)> {
     let mut all = Vec::new();
@@ -31,7 +188,7 @@ fn completions() -> Vec<(PathBuf, Shell, String)> {
         for shell in SHELLS {
             let mut text = Vec::new();
             generate(shell, &mut command.clone(), &program, &mut text);
-            let text = String::from_utf8(text).unwrap();
+            let text = with_names(&String::from_utf8(text).unwrap(), &program, shell);
             all.push((path(&program, shell), shell, text));
         }
     }
@@ -71,15 +228,79 @@ fn bash_reads_its_completions_and_offers_the_verbs() {
             assert_eq!(reads(shell, &path), Some(String::new()), "{path:?}");
         }
     }
-    let script = r#". "$1"; COMP_WORDS=(pmx-init try); COMP_CWORD=1
-        _pmx__init pmx-init try pmx-init; echo "${COMPREPLY[@]}""#;
-    let output = Command::new("bash")
-        .args(["-c", script, "bash"])
-        .arg(path("pmx-init", Shell::Bash))
-        .output()
-        .unwrap();
-    let offered = String::from_utf8(output.stdout).unwrap();
-    assert!(offered.contains("try-restart"), "{offered:?}");
+    let milter = two_milters();
+    for (program, line, expected) in [
+        ("pmx-init", "pmx-init try", &["try-restart"][..]),
+        ("pmx-milter", "pmx-milter start ", &["one", "other.x"]),
+        (
+            "pmx-milter",
+            "pmx-milter restart one o",
+            &["one", "other.x"],
+        ),
+        ("pmx-milter", "pmx-milter run ot", &["other.x"]),
+        (
+            "pmx-milter",
+            "pmx-milter stop -",
+            &["-HUP", "-INT", "-KILL", "-TERM"],
+        ),
+        ("pmx-init", "pmx-init stop -K", &["-KILL"]),
+        ("pmx-milter", "pmx-milter status --f", &["--format"]),
+        ("pmx-milter", "pmx-milter check o", &[]),
+    ] {
+        // What the shell does before it calls the function.
+        let script = r#". "$1"; read -ra COMP_WORDS <<<"$2"; case $2 in *" ") COMP_WORDS+=("") ;; esac
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            "_${3/-/__}" "$3" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+            printf '%s\n' "${COMPREPLY[@]}""#;
+        let mut command = in_path(&milter, "bash");
+        command
+            .args(["-c", script, "bash"])
+            .arg(path(program, Shell::Bash))
+            .args([line, program]);
+        let offered = run(command, SOON).out;
+        let offered: Vec<&str> = offered.lines().filter(|it| !it.is_empty()).collect();
+        for word in expected {
+            assert!(offered.contains(word), "{line:?}: {offered:?}");
+        }
+        assert_eq!(
+            expected.is_empty(),
+            offered.is_empty(),
+            "{line:?}: {offered:?}"
+        );
+    }
+    // The configuration that stands in the line.
+    let script = r#". "$1"; COMP_WORDS=(pmx-milter -c "$2" start o); COMP_CWORD=4
+        _pmx__milter pmx-milter o start; printf '%s\n' "${COMPREPLY[@]}""#;
+    let mut command = in_path(&milter, "bash");
+    command
+        .env("PMX_CONF", "/nonexistent")
+        .args(["-c", script, "bash"]);
+    command
+        .arg(path("pmx-milter", Shell::Bash))
+        .arg(milter.path("pmx.conf"));
+    assert_eq!(run(command, SOON).out, "one\nother.x\n");
+}
+
+/// A configuration with two milters, of which one is disabled.
+fn two_milters() -> Milter {
+    let milter = Milter::new(ADDS_A_HEADER);
+    milter.configure_milters(
+        "[milter.one]\nport = \"inet:3366@127.0.0.1\"\npolicy = \"policy.lua\"\n\
+         [milter.\"other.x\"]\nport = \"inet:3367@127.0.0.1\"\npolicy = \"policy.lua\"\nenabled = false\n",
+    );
+    milter
+}
+
+/// A shell that finds the programs under test, and their configuration.
+fn in_path(milter: &Milter, shell: &str) -> Command {
+    let programs = Path::new(PROGRAM).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let mut command = Command::new(shell);
+    command
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .env("PMX_CONF", milter.path("pmx.conf"))
+        .env("HOME", milter.path(""));
+    command
 }
 
 mod needs_zsh_and_fish {
@@ -96,6 +317,69 @@ mod needs_zsh_and_fish {
                     "{path:?}: this test needs zsh and fish: run tests/run, or leave it out with -- --skip needs_zsh_and_fish::"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn fish_offers_milters_and_signals() {
+        let milter = two_milters();
+        for (line, expected) in [
+            ("pmx-milter start o", "one other.x"),
+            ("pmx-milter stop -K", "-KILL"),
+            ("pmx-init restart one ot", "other.x"),
+            ("pmx-milter -c PMX.CONF run o", "one other.x"),
+        ] {
+            let program = line.split(' ').next().unwrap();
+            let line = line.replace("PMX.CONF", milter.path("pmx.conf").to_str().unwrap());
+            let mut command = in_path(&milter, "fish");
+            command
+                .args(["--no-config", "-c", "source $argv[1]; complete -C $argv[2]"])
+                .arg(path(program, Shell::Fish))
+                .arg(&line);
+            if line.contains("-c ") {
+                command.env("PMX_CONF", "/nonexistent");
+            }
+            let offered = run(command, SOON).expect(0).out;
+            let words = offered.lines().map(|it| it.split('\t').next().unwrap());
+            assert_eq!(words.collect::<Vec<_>>().join(" "), expected, "{line}");
+        }
+    }
+
+    /// A line is typed in a terminal and completed; what comes must contain `$3`.
+    const TYPE: &str = r#"
+        zmodload zsh/zpty
+        zpty z zsh -f -i
+        zpty -w z "source $1"
+        zpty -r z out "*ready> *"
+        zpty -w -n z "$2"$'\t'
+        zpty -r z out "*${(b)3}*"
+        zpty -d z
+        print found"#;
+
+    #[test]
+    fn zsh_offers_milters_and_signals() {
+        let milter = two_milters();
+        milter.write(
+            "rc",
+            "PS1='ready> '; setopt no_beep; fpath=($COMPLETIONS $fpath); autoload -U compinit; compinit -u -D\n",
+        );
+        for (line, expected) in [
+            ("pmx-milter start ot", "her.x "),
+            ("pmx-init stop -K", "ILL "),
+            ("pmx-milter -c PMX.CONF run ot", "her.x "),
+        ] {
+            let line = line.replace("PMX.CONF", milter.path("pmx.conf").to_str().unwrap());
+            let mut command = in_path(&milter, "zsh");
+            command
+                .args(["-f", "-c", TYPE, "zsh"])
+                .arg(milter.path("rc"))
+                .args([&*line, expected])
+                .env("COMPLETIONS", path("", Shell::Zsh).parent().unwrap())
+                .env("TERM", "dumb");
+            if line.contains("-c ") {
+                command.env("PMX_CONF", "/nonexistent");
+            }
+            run(command, SOON).expect(0).prints("found");
         }
     }
 }

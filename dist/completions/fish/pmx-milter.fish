@@ -110,3 +110,20 @@ complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand help" -s c -d 'Ins
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand help" -l run-dir -d 'Instead of the configuration\'s run_dir' -r -F
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand help" -s h -l help -d 'Print help'
 complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand help" -s V -l version -d 'Print version'
+
+# Names of milters, as the program knows them.
+function __fish_pmx_milter_names
+    set -l tokens (commandline -opc)
+    set -l given
+    for i in (seq 2 (math (count $tokens) - 1))
+        contains -- $tokens[$i] -c --run-dir
+        and set -a given $tokens[$i] (string replace -r '^~' $HOME -- $tokens[(math $i + 1)])
+    end
+    $tokens[1] $given status --names 2>/dev/null
+end
+
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand start stop restart reload status top run" -f -a "(__fish_pmx_milter_names)"
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand stop" -f -a "-HUP" -d 'connections in progress finish'
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand stop" -f -a "-INT" -d 'connections are aborted'
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand stop" -f -a "-KILL" -d 'master and children are gone at once'
+complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand stop" -f -a "-TERM" -d 'connections in progress finish'
