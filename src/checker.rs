@@ -24,6 +24,8 @@ use crate::sys::user::{Account, become_account};
 
 /// What the checker has beyond `callback_timeout`: reading files, building the Lua state, a busy machine.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often whoever waits for the answer may do something else.
+const MEANWHILE: Duration = Duration::from_millis(200);
 /// The most that comes back: a bundle's own bound and a little.
 const MOST_BYTES: u64 = 513 << 20;
 /// First byte of an answer: a bundle follows, or a text.
@@ -92,6 +94,19 @@ pub fn check(
     limits: &Limits,
     account: Option<&Account>,
 ) -> Result<Bundle, CheckError> {
+    check_and_meanwhile(path, limits, account, |_| {})
+}
+
+/// The same; `meanwhile` is called several times a second until the answer is there, with the time that it may take at most.
+///
+/// # Errors
+/// See [`CheckError`].
+pub fn check_and_meanwhile(
+    path: &Path,
+    limits: &Limits,
+    account: Option<&Account>,
+    mut meanwhile: impl FnMut(Duration),
+) -> Result<Bundle, CheckError> {
     let system = |error: io::Error| CheckError::System(path.to_owned(), error);
     let (ours, theirs) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|error| system(error.into()))?;
@@ -106,7 +121,7 @@ pub fn check(
         Forked::Parent(pid) => {
             drop(theirs);
             let limit = limits.callback_timeout + GRACE;
-            let bytes = receive(ours, Instant::now() + limit);
+            let bytes = receive(ours, Instant::now() + limit, || meanwhile(limit));
             if bytes.is_err()
                 && let Ok(process) = PidFd::open(pid)
             {
@@ -176,7 +191,7 @@ fn describe(error: &PolicyError, account: Option<&Account>) -> String {
     }
 }
 
-fn receive(pipe: OwnedFd, deadline: Instant) -> io::Result<Vec<u8>> {
+fn receive(pipe: OwnedFd, deadline: Instant, mut meanwhile: impl FnMut()) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut pipe = File::from(pipe);
     let mut buffer = vec![0; 1 << 16];
@@ -185,9 +200,13 @@ fn receive(pipe: OwnedFd, deadline: Instant) -> io::Result<Vec<u8>> {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let timeout = PollTimeout::try_from(left.min(MEANWHILE)).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
+            Ok(0) => {
+                meanwhile();
+                continue;
+            }
+            Err(nix::errno::Errno::EINTR) => continue,
             Ok(_) => {}
             Err(error) => return Err(error.into()),
         }

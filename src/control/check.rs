@@ -1,14 +1,17 @@
 //! `check`: configuration, policies, and what else a start would refuse, every problem in one run, without touching a milter.
 #![forbid(unsafe_code)]
 
+use std::time::{Duration, Instant};
+
 use crate::checker;
 use crate::config::{self, MilterConfig};
 use crate::policy::Limits;
 use crate::sys::user::Account;
 
 use super::mta::Mtas;
+use super::patience::Patience;
 use super::preflight::preflight;
-use super::terminal::{complain, say};
+use super::terminal::{complain, duration, say};
 use super::{AsRoot, Exit, Place, start};
 
 /// The verb. `dump`: prints the effective configuration instead of a line a milter.
@@ -61,11 +64,27 @@ pub fn check(place: &Place, dump: bool) -> Exit {
 /// # Errors
 /// [`Exit::NotConfigured`]
 pub(super) fn policy(milter: &MilterConfig, account: Option<&Account>) -> Result<(), Exit> {
-    match checker::check(&milter.policy, &limits(milter), account) {
+    let name = &milter.name;
+    let meanwhile = still_tried(format!("{name}: "));
+    match checker::check_and_meanwhile(&milter.policy, &limits(milter), account, meanwhile) {
         Ok(_) => Ok(()),
         Err(error) => {
             complain(format_args!("milter {}: {error}", milter.name));
             Err(Exit::NotConfigured)
+        }
+    }
+}
+
+/// Says that a policy takes its time; on stderr, for what goes to stdout may be a configuration or a result.
+pub(super) fn still_tried(of: String) -> impl FnMut(Duration) {
+    let mut patience = Patience::new(Instant::now());
+    move |limit| {
+        if let Some(so_far) = patience.due(Instant::now()) {
+            complain(format_args!(
+                "{of}waiting: the policy runs its top level for {} now, at most {}",
+                duration(so_far.as_secs()),
+                duration(limit.as_secs())
+            ));
         }
     }
 }

@@ -60,6 +60,16 @@ pub(super) enum Outcome {
     TimedOut(Duration),
 }
 
+/// What is heard of a master before it is ready.
+pub(super) enum News<'a> {
+    /// Something is not as it should be.
+    Warning(&'a str),
+    /// Nothing; several times a second.
+    NotYet,
+}
+
+/// How often that is.
+const MEANWHILE: Duration = Duration::from_millis(200);
 /// Beyond `start_timeout`, within which the master itself gives up.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long a master that is told to leave may take to do so by itself.
@@ -78,7 +88,7 @@ pub(super) fn launch(
     milter: &MilterConfig,
     run_dir: &Path,
     account: Option<&Account>,
-    mut warned: impl FnMut(&str),
+    mut told: impl FnMut(News<'_>),
 ) -> io::Result<Outcome> {
     let (reader, writer) = io::pipe()?;
     // From here on a Ctrl-C must not leave behind a master that comes up when its starter has gone: it is in a session of its own.
@@ -93,7 +103,7 @@ pub(super) fn launch(
     };
     drop(writer);
     let limit = milter.start_timeout + GRACE;
-    let outcome = follow(reader, &interrupts, Instant::now() + limit, &mut warned);
+    let outcome = follow(reader, &interrupts, Instant::now() + limit, &mut told);
     let paths = Paths::new(run_dir, &milter.name);
     Ok(match outcome {
         Some(Ok(ready @ Outcome::Ready(_))) => ready,
@@ -204,7 +214,7 @@ fn follow(
     mut pipe: PipeReader,
     interrupts: &Held,
     deadline: Instant,
-    warned: &mut impl FnMut(&str),
+    told: &mut impl FnMut(News<'_>),
 ) -> Option<Result<Outcome, ()>> {
     let mut report = Lines::default();
     let mut chunk = [0; 4096];
@@ -214,13 +224,17 @@ fn follow(
             return None;
         }
         // Rounded up: a poll of 0 ms would spin.
-        let timeout = PollTimeout::try_from(left + Duration::from_millis(1));
+        let timeout = PollTimeout::try_from(left.min(MEANWHILE) + Duration::from_millis(1));
         let mut fds = [
             PollFd::new(pipe.as_fd(), PollFlags::POLLIN),
             PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
         ];
         match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
-            Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
+            Ok(0) => {
+                told(News::NotYet);
+                continue;
+            }
+            Err(nix::errno::Errno::EINTR) => continue,
             Ok(_) => {}
             Err(_) => return Some(Err(())),
         }
@@ -238,7 +252,7 @@ fn follow(
         if got == 0 {
             return Some(Err(()));
         }
-        if let Some(outcome) = report.feed(&chunk[..got], warned) {
+        if let Some(outcome) = report.feed(&chunk[..got], told) {
             return Some(Ok(outcome));
         }
     }
@@ -250,12 +264,12 @@ struct Lines(Vec<u8>);
 
 impl Lines {
     /// More of it. The outcome as soon as it is known.
-    fn feed(&mut self, more: &[u8], warned: &mut impl FnMut(&str)) -> Option<Outcome> {
+    fn feed(&mut self, more: &[u8], told: &mut impl FnMut(News<'_>)) -> Option<Outcome> {
         self.0.extend_from_slice(more);
         while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.0.drain(..=end).collect();
             match Line::decode(String::from_utf8_lossy(&line).trim_end_matches('\n')) {
-                Some(Line::Warning(text)) => warned(&text),
+                Some(Line::Warning(text)) => told(News::Warning(&text)),
                 Some(Line::Ready(pid)) => return Some(Outcome::Ready(pid)),
                 Some(Line::Already(pid)) => return Some(Outcome::Already(pid)),
                 Some(Line::Failed(status, text)) => {
@@ -280,8 +294,11 @@ mod tests {
     fn read(parts: &[&str]) -> (Option<Outcome>, Vec<String>) {
         let (mut lines, mut warnings) = (Lines::default(), Vec::new());
         for part in parts {
-            let mut warned = |text: &str| warnings.push(text.to_owned());
-            if let Some(outcome) = lines.feed(part.as_bytes(), &mut warned) {
+            let mut told = |news: News<'_>| match news {
+                News::Warning(text) => warnings.push(text.to_owned()),
+                News::NotYet => {}
+            };
+            if let Some(outcome) = lines.feed(part.as_bytes(), &mut told) {
                 return (Some(outcome), warnings);
             }
         }
@@ -318,7 +335,7 @@ mod tests {
             reader,
             &signal::hold(&[]).unwrap(),
             Instant::now() + Duration::from_secs(60),
-            &mut |_: &str| {},
+            &mut |_: News<'_>| {},
         );
         assert_eq!(end, Some(Err(())));
     }
@@ -329,7 +346,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(20);
         let interrupts = signal::hold(&[]).unwrap();
         assert_eq!(
-            follow(reader, &interrupts, deadline, &mut |_: &str| {}),
+            follow(reader, &interrupts, deadline, &mut |_: News<'_>| {}),
             None
         );
     }

@@ -11,6 +11,7 @@ pub mod help;
 mod launch;
 mod leftovers;
 mod mta;
+mod patience;
 mod place;
 mod port_holder;
 mod preflight;

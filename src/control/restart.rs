@@ -13,6 +13,7 @@ use crate::run_dir::Paths;
 use crate::run_dir::request::{self, Request};
 use crate::sys::process;
 
+use super::patience::Patience;
 use super::place::{Found, each_once, not_configured, running_in};
 use super::preflight::preflight;
 use super::running::Process;
@@ -163,6 +164,7 @@ fn follow(milter: &MilterConfig, paths: &Paths, master: &Process, request: &Requ
     let mut next_look = begin + TURN;
     let mut taken_over = None;
     let mut told = None;
+    let mut patience = Patience::new(begin);
     loop {
         let ended = master.handle.wait(LOOK);
         match request::read_answer(paths, &request.id) {
@@ -188,6 +190,15 @@ fn follow(milter: &MilterConfig, paths: &Paths, master: &Process, request: &Requ
             continue;
         }
         next_look = now + TURN;
+        if taken_over.is_none()
+            && let Some(so_far) = patience.due(now)
+        {
+            say(format_args!(
+                "{name}: waiting: its master tries program, configuration and policy for {} now, at most {}; it goes on serving",
+                duration(so_far.as_secs()),
+                duration((TRIAL + milter.start_timeout).as_secs())
+            ));
+        }
         // Of two signals at once the kernel delivers one.
         let _ = master.handle.signal(Signal::SIGUSR2);
         if taken_over.is_none() && generation(paths) != before {

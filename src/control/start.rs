@@ -1,12 +1,15 @@
 //! `start`: starts masters and tells what to write into the MTA's configuration.
 #![forbid(unsafe_code)]
 
+use std::time::Instant;
+
 use crate::config::{Config, MilterConfig, MilterName, Port};
 use crate::run_dir::{self, Paths};
 use crate::sys::signal;
 use crate::sys::user::{self, Account};
 
-use super::launch::{AsRoot, Launch, Outcome, launch};
+use super::launch::{AsRoot, Launch, News, Outcome, launch};
+use super::patience::Patience;
 use super::place::{each_once, not_configured};
 use super::preflight::preflight;
 use super::terminal::{complain, duration, say, warn};
@@ -126,8 +129,20 @@ pub(super) fn one(config: &Config, milter: &MilterConfig, how: Launch) -> Exit {
     if let Err(exit) = preflight(config, milter, account.as_ref(), how.as_root) {
         return exit;
     }
-    let warned = |text: &str| warn(format_args!("{name}: {text}"));
-    let outcome = launch(how, milter, &config.run_dir, account.as_ref(), warned);
+    let mut patience = Patience::new(Instant::now());
+    let told = |news: News<'_>| match news {
+        News::Warning(text) => warn(format_args!("{name}: {text}")),
+        News::NotYet => {
+            if let Some(so_far) = patience.due(Instant::now()) {
+                say(format_args!(
+                    "{name}: waiting: it is starting for {} now, at most {}; Ctrl-C ends it",
+                    duration(so_far.as_secs()),
+                    duration(milter.start_timeout.as_secs())
+                ));
+            }
+        }
+    };
+    let outcome = launch(how, milter, &config.run_dir, account.as_ref(), told);
     match outcome {
         Ok(Outcome::Ready(pid)) => {
             say(format_args!("{name}: started, pid {pid}"));

@@ -16,11 +16,12 @@ use crate::run_dir::Paths;
 use crate::sys::clock;
 use crate::sys::process::{self, PidFd};
 
+use super::patience::Patience;
 use super::place::{Found, each_once};
 use super::running::{self, Process, There};
 use super::stop_signal::StopSignal;
 use super::terminal::{complain, duration, say};
-use super::waiting::{A_DAY, Told, Waiting, is_suspended, remains};
+use super::waiting::{A_DAY, Told, Waiting, ending, is_suspended, remains};
 use super::{Exit, Place, leftovers};
 
 /// `graceful_timeout` when the configuration does not tell.
@@ -340,6 +341,7 @@ impl Stopping {
         let mut deadline = self.deadline;
         let mut agreed = false;
         let mut looked = begin;
+        let mut patience = Patience::new(begin);
         loop {
             let there = running::processes(&self.paths)
                 .map_err(|error| denied("stop", &self.name, &self.paths, &error))?;
@@ -370,6 +372,17 @@ impl Stopping {
                     deadline = now + left.min(A_DAY) + GRACE;
                 }
                 told.tell(&self.name, &view);
+            }
+            if !told.anything()
+                && let Some(so_far) = patience.due(now)
+            {
+                say(format_args!(
+                    "{}: waiting: {} for {} now, at most {}",
+                    self.name,
+                    ending(&there),
+                    duration(so_far.as_secs()),
+                    duration((deadline - begin).as_secs())
+                ));
             }
             first
                 .handle

@@ -9,7 +9,7 @@ use crate::sys::user::{self, Account};
 
 use super::terminal::complain;
 use super::try_policy::{self, Options};
-use super::{Exit, Place};
+use super::{Exit, Place, check};
 
 /// Whose rights a policy gets when root tries it and there is no configuration that names a user.
 const NOBODY: &str = "nobody";
@@ -20,7 +20,8 @@ pub fn try_policy(place: &Place, policy: &Path, options: &Options) -> Exit {
         Ok(account) => account,
         Err(exit) => return exit,
     };
-    match checker::check(policy, &options.limits, account.as_ref()) {
+    let meanwhile = check::still_tried(String::new());
+    match checker::check_and_meanwhile(policy, &options.limits, account.as_ref(), meanwhile) {
         Ok(bundle) => Exit::from_code(try_policy::run(&bundle, options, account.as_ref())),
         Err(error) => {
             complain(format_args!("try: {error}"));

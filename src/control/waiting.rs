@@ -107,6 +107,27 @@ impl Told {
     }
 }
 
+impl Told {
+    /// Has a sentence been said?
+    pub(super) fn anything(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Who has nothing to wait for any more, and ends.
+pub(super) fn ending(there: &[Process]) -> String {
+    let master = there.iter().find(|process| process.is_master);
+    let children = there.iter().filter(|process| !process.is_master).count();
+    let children = match children {
+        0 => None,
+        1 => Some("1 child".to_owned()),
+        number => Some(format!("{number} children")),
+    };
+    let master = master.map(|master| format!("master {}", master.pid));
+    let who: Vec<String> = master.into_iter().chain(children).collect();
+    format!("{} ending", join(&who))
+}
+
 /// Is it stopped by a signal?
 pub(super) fn is_suspended(pid: Pid) -> bool {
     process::stat(pid.as_raw()).is_some_and(|stat| stat.state == 'T')
