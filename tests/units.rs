@@ -18,6 +18,7 @@ use support::mta::{Message, Mta};
 use support::{SOON, process, wait_until};
 
 const UNIT: &str = "pmx-milter@.service";
+const EXPORTER: &str = "pmx-milter-exporter.service";
 
 fn dist() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist")
@@ -72,7 +73,7 @@ mod needs_systemd_analyze {
     /// Asks systemd about the units, with the program where it is here.
     fn analyze(arguments: &[&str]) -> Outcome {
         let dir = tempfile::tempdir().unwrap();
-        for name in [UNIT, "pmx-milter.service"] {
+        for name in [UNIT, EXPORTER, "pmx-milter.service"] {
             let unit = fs::read_to_string(dist().join(name)).unwrap();
             let here = unit.replace("/usr/sbin/pmx-milter", PROGRAM);
             fs::write(dir.path().join(name), here).unwrap();
@@ -84,8 +85,10 @@ mod needs_systemd_analyze {
 
     #[test]
     fn systemd_finds_nothing_wrong_with_the_units() {
-        let units = [format!("./{UNIT}"), "./pmx-milter.service".to_owned()];
-        let outcome = analyze(&["verify", "--man=no", &units[0], &units[1]]).expect(0);
+        let units = [UNIT, EXPORTER, "pmx-milter.service"].map(|name| format!("./{name}"));
+        let mut arguments = vec!["verify", "--man=no"];
+        arguments.extend(units.iter().map(String::as_str));
+        let outcome = analyze(&arguments).expect(0);
         assert_eq!((outcome.out.as_str(), outcome.err.as_str()), ("", ""));
     }
 
@@ -99,6 +102,70 @@ mod needs_systemd_analyze {
         println!("{last}");
         outcome.expect(0);
         assert!(last.contains("exposure level"), "{last}");
+    }
+
+    #[test]
+    fn the_exporter_makes_only_system_calls_that_its_unit_lets_it_make() {
+        let milter = Milter::started(ADDS_A_HEADER, "");
+        let trace = milter.path("trace");
+        let mut command = Command::new("setpriv");
+        // The unit's user, here the one that the milters have.
+        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        if nix::unistd::geteuid().is_root() {
+            command.args([
+                format!("--reuid={}", nobody.uid),
+                format!("--regid={}", nobody.gid),
+                "--clear-groups".to_owned(),
+            ]);
+            fs::write(&trace, "").unwrap();
+            std::os::unix::fs::chown(&trace, Some(nobody.uid.as_raw()), None).unwrap();
+        }
+        command
+            .args(["strace", "-f", "-qq", "-o"])
+            .arg(&trace)
+            .args([PROGRAM, "exporter", "--listen", "0"])
+            .env("PMX_CONF", milter.path("pmx.conf"));
+        let mut running = spawn(command);
+        let address = wait_until(SOON, "the exporter serves", || {
+            let said = running.said();
+            assert!(!running.has_ended(), "{said}");
+            let (_, rest) = said.split_once("serving http://")?;
+            rest.split_once("/metrics\n")?.0.parse().ok()
+        });
+        for path in ["/metrics", "/healthz", "/readyz/policy", "/nonsense"] {
+            support::http::get(address, path);
+        }
+        milter.stop();
+        support::http::get(address, "/healthz").expect(503);
+        drop(running);
+        let mut allowed = BTreeSet::new();
+        members("@system-service", &mut allowed);
+        for set in ["@privileged", "@resources"] {
+            let mut refused = BTreeSet::new();
+            members(set, &mut refused);
+            allowed.retain(|call| !refused.contains(call));
+        }
+        let text = fs::read_to_string(dist().join(EXPORTER)).unwrap();
+        assert!(text.contains(
+            "SystemCallFilter=@system-service\nSystemCallFilter=~@privileged @resources\n"
+        ));
+        let trace = fs::read_to_string(trace).unwrap();
+        let made: BTreeSet<String> = trace
+            .lines()
+            .filter_map(|line| line.split_once(' ')?.1.trim().split_once('('))
+            .map(|(call, _)| call.to_owned())
+            .filter(|call| {
+                call.bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            })
+            .collect();
+        assert!(made.contains("poll") && made.len() > 15, "{made:?}");
+        // Of the start by the shell's side, before the filter.
+        let missing: Vec<&String> = made
+            .difference(&allowed)
+            .filter(|call| *call != "execve")
+            .collect();
+        assert!(missing.is_empty(), "{missing:?}");
     }
 
     /// The members of systemd's set of system calls, those of the sets in it too.
