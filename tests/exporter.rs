@@ -138,6 +138,10 @@ fn a_milter_that_stops_is_not_ready_at_once_and_healthy_until_it_is_gone() {
 fn what_is_not_there_or_not_allowed_or_no_http_is_told_in_a_sentence() {
     let milter = used();
     let exporter = Exporter::of(&milter, &[]);
+    let upload = format!(
+        "POST /metrics HTTP/1.1\r\nContent-Length: 500000\r\n\r\n{}",
+        "x".repeat(500_000)
+    );
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(20_000));
     for (request, status, says) in [
         ("GET / HTTP/1.1\r\n\r\n", 200, "/metrics"),
@@ -158,6 +162,8 @@ fn what_is_not_there_or_not_allowed_or_no_http_is_told_in_a_sentence() {
             405,
             "only GET and HEAD",
         ),
+        // It is not read, and the answer arrives all the same.
+        (&upload, 405, "only GET and HEAD"),
         ("nonsense\r\n\r\n", 400, "no HTTP request"),
         ("GET / HTTP/3.0\r\n\r\n", 505, "HTTP/1.1"),
         (&long, 431, "16 KiB"),
