@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::http::{Exporter, connect, exchange, get_with, reply};
@@ -208,6 +209,27 @@ fn clients_that_never_ask_lock_nobody_out_and_a_slow_one_is_told() {
         gone.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     }
     exporter.get("/healthz").expect(200);
+}
+
+#[test]
+fn a_client_that_still_sends_is_not_reset_before_it_has_read_its_answer() {
+    let milter = used();
+    let exporter = Exporter::of(&milter, &[]);
+    let mut client = connect(exporter.address).unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n")
+        .unwrap();
+    assert_eq!(reply(&mut client).unwrap().status, 405);
+    let answered = Instant::now();
+    for _ in 0..10 {
+        let sent = client.write_all(b"0123456789");
+        // It is waited for some time only.
+        if answered.elapsed() > Duration::from_secs(1) {
+            break;
+        }
+        sent.unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
