@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -334,10 +334,8 @@ fn a_new_program_file_takes_over_also_when_it_has_the_old_ones_name() {
     assert!(milter.processes().is_empty());
 }
 
-/// A file of this process's own: kept open and locked.
-fn write_locked(path: &Path, text: &str) -> fs::File {
-    let mut file = fs::File::create(path).unwrap();
-    file.write_all(text.as_bytes()).unwrap();
+/// Locks a file as long as it is open.
+fn lock(file: &fs::File) {
     let lock = nix::libc::flock {
         l_type: i16::try_from(nix::libc::F_WRLCK).unwrap(),
         l_whence: 0,
@@ -345,27 +343,59 @@ fn write_locked(path: &Path, text: &str) -> fs::File {
         l_len: 1,
         l_pid: 0,
     };
-    fcntl(&file, FcntlArg::F_SETLK(&lock)).unwrap();
+    fcntl(file, FcntlArg::F_SETLK(&lock)).unwrap();
+}
+
+/// A file of this process's own: kept open and locked.
+fn write_locked(path: &Path, text: &str) -> fs::File {
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    lock(&file);
     file
 }
 
-/// Asks the master for a restart with this program, as the control program does; its answer.
+/// Of a request's bytes: the first eight of its SHA-256.
+fn digest(text: &str) -> u64 {
+    use sha2::Digest;
+    let all = sha2::Sha256::digest(text.as_bytes());
+    u64::from_be_bytes(all[..8].try_into().unwrap())
+}
+
+/// A request for a restart with this program, and its digest.
 #[track_caller]
-fn ask_for(milter: &Milter, program: &str, id: u64) -> String {
+fn request(milter: &Milter, program: &str, id: u64) -> (String, u64) {
     let dump = milter.pmx(&["check", "--dump"]).expect(0).out;
     let request = serde_json::json!({
         "id": format!("{id:016x}"),
         "program": program,
         "config_file": milter.path("pmx.conf"),
         "config": dump,
-        "at_ns": scoreboard::liveness::boot_time_ns(),
     });
-    let file = |kind: &str| milter.run_dir().join(format!("policy.{kind}-{id:016x}"));
-    let _lock = write_locked(&file("restart"), &request.to_string());
-    process::signal(milter.master(), Signal::SIGUSR2);
+    let text = request.to_string();
+    let digest = digest(&text);
+    (text, digest)
+}
+
+/// The file of a request, or of the answer to it.
+fn file(milter: &Milter, kind: &str, id: u64) -> PathBuf {
+    milter.run_dir().join(format!("policy.{kind}-{id:016x}"))
+}
+
+/// The master's answer.
+#[track_caller]
+fn answer(milter: &Milter, id: u64) -> String {
     wait_until(SOON, "an answer", || {
-        fs::read_to_string(file("answer")).ok()
+        fs::read_to_string(file(milter, "answer", id)).ok()
     })
+}
+
+/// Asks the master for a restart with this program, as the control program does; its answer.
+#[track_caller]
+fn ask_for(milter: &Milter, program: &str, id: u64) -> String {
+    let (text, digest) = request(milter, program, id);
+    let _lock = write_locked(&file(milter, "restart", id), &text);
+    process::signal_with(milter.master(), Signal::SIGUSR2, digest);
+    answer(milter, id)
 }
 
 #[test]
@@ -393,16 +423,53 @@ fn a_program_that_cannot_take_over_is_refused_and_the_milter_serves_on() {
         (1, 2)
     );
     assert_ne!(board.global.reload_at_ns, 0);
-    // A request that makes no sense is ignored, and so is one of somebody else than who signals.
-    let request = |id| milter.run_dir().join(format!("policy.restart-{id:016x}"));
-    let nonsense = write_locked(&request(255), "nonsense");
-    process::signal(master, Signal::SIGUSR2);
-    milter.wait_for_log("it is ignored");
-    drop(nonsense);
-    fs::write(request(254), "planted").unwrap();
-    milter.pmx(&["restart"]).expect(0);
     filtered_by(&milter, "one");
-    assert!(request(254).exists() && !request(255).exists());
+    milter.stop();
+    assert_eq!(milter.left_behind(), ["policy.scoreboard.last"]);
+}
+
+#[test]
+fn only_the_very_bytes_that_were_asked_for_are_obeyed() {
+    let milter = Milter::started(&policy("one"), "");
+    let master = milter.master();
+    let program = support::milter::PROGRAM;
+    let (text, good) = request(&milter, program, 1);
+    // Whoever shares the master's user can write to the file: the lock stays, and so does the name.
+    let changed = text.replace("policy.lua", "other.lua");
+    assert_ne!(changed, text);
+    milter.write("other.lua", &policy("two"));
+    let kept = write_locked(&file(&milter, "restart", 1), &changed);
+    process::signal_with(master, Signal::SIGUSR2, good);
+    let refused = answer(&milter, 1);
+    assert!(
+        refused.contains("another process has changed it"),
+        "{refused}"
+    );
+    drop(kept);
+    // A signal that tells no digest asks for nothing, and a file without its writer is nobody's request.
+    let kept = write_locked(
+        &file(&milter, "restart", 2),
+        &request(&milter, program, 2).0,
+    );
+    process::signal(master, Signal::SIGUSR2);
+    for id in 100..500 {
+        fs::write(file(&milter, "restart", id), &text).unwrap();
+    }
+    milter.pmx(&["restart"]).expect(0).prints("nothing changed");
+    filtered_by(&milter, "one");
+    assert!(file(&milter, "restart", 2).exists());
+    assert!((100..500).all(|id| !file(&milter, "restart", id).exists()));
+    assert_eq!(milter.json()["generation"], 2);
+    drop(kept);
+    // One that makes no sense is told so.
+    let kept = write_locked(&file(&milter, "restart", 3), "nonsense");
+    process::signal_with(master, Signal::SIGUSR2, digest("nonsense"));
+    let refused = answer(&milter, 3);
+    assert!(
+        refused.contains("it is ignored") || refused.contains("expected"),
+        "{refused}"
+    );
+    drop(kept);
     milter.stop();
     assert_eq!(milter.left_behind(), ["policy.scoreboard.last"]);
 }

@@ -2,7 +2,7 @@
 //! Then its master is asked to become this program, with this configuration, while its port stays open.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+use std::io;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::config::{self, Config, MilterConfig, MilterName};
 use crate::master::Line;
 use crate::run_dir::Paths;
-use crate::run_dir::request::{self, Request};
+use crate::run_dir::request::{self, Asked, Request};
 use crate::sys::process;
 
 use super::patience::Patience;
@@ -92,8 +92,7 @@ fn one(config: &Config, name: &MilterName, how: Launch) -> Exit {
     }
     start::doubts(milter);
     match ask(config, milter, &paths, master) {
-        // The file is kept open: its lock says that the request is ours.
-        Ok((request, _lock)) => follow(milter, &paths, master, &request),
+        Ok((request, asked)) => follow(milter, &paths, master, (&request, &asked)),
         Err(exit) => {
             untouched(name, true);
             exit
@@ -121,7 +120,7 @@ fn ask(
     milter: &MilterConfig,
     paths: &Paths,
     master: &Process,
-) -> Result<(Request, File), Exit> {
+) -> Result<(Request, Asked), Exit> {
     let name = &milter.name;
     // One that does not wait for this signal would die of it.
     if !process::holds_back(master.pid, Signal::SIGUSR2) {
@@ -142,26 +141,37 @@ fn ask(
         ..config.clone()
     };
     let request = Request::new(program, config.file.clone(), config::dump(&only));
-    let lock = request.write(paths).map_err(|error| {
+    let asked = request.write(paths).map_err(|error| {
         complain(format_args!(
             "restart {name}: cannot write a request into {}: {error}; run this as the user that started it, or as root",
             paths.dir().display()
         ));
         Exit::Permission
     })?;
-    master.handle.signal(Signal::SIGUSR2).map_err(|error| {
+    call(master, &asked).map_err(|error| {
         request.withdraw(paths);
         stop::denied("restart", name, paths, &error)
     })?;
-    Ok((request, lock))
+    Ok((request, asked))
+}
+
+/// Tells the master that a request waits, and which.
+fn call(master: &Process, asked: &Asked) -> io::Result<()> {
+    master.handle.signal_with(Signal::SIGUSR2, asked.digest)
 }
 
 /// Until the master has answered.
-fn follow(milter: &MilterConfig, paths: &Paths, master: &Process, request: &Request) -> Exit {
+fn follow(
+    milter: &MilterConfig,
+    paths: &Paths,
+    master: &Process,
+    (request, asked): (&Request, &Asked),
+) -> Exit {
     let name = &milter.name;
     let begin = Instant::now();
     let before = generation(paths);
     let mut next_look = begin + TURN;
+    let mut waits = true;
     let mut taken_over = None;
     let mut told = None;
     let mut patience = Patience::new(begin);
@@ -200,7 +210,10 @@ fn follow(milter: &MilterConfig, paths: &Paths, master: &Process, request: &Requ
             ));
         }
         // Of two signals at once the kernel delivers one.
-        let _ = master.handle.signal(Signal::SIGUSR2);
+        waits = waits && request.is_waiting(paths);
+        if waits {
+            let _ = call(master, asked);
+        }
         if taken_over.is_none() && generation(paths) != before {
             taken_over = Some(now);
         }

@@ -19,6 +19,7 @@ use super::child::{ChildState, InHand};
 use super::listener::ListenerState;
 use crate::config::{self, Config, MilterConfig};
 use crate::policy::Bundle;
+use crate::run_dir::request::Asker;
 use crate::sys::exec::{self, AcrossExec, Inherited};
 use crate::worker::Treatment;
 
@@ -58,7 +59,7 @@ pub(super) struct State {
     pub(super) listener: Option<ListenerState>,
     pub(super) in_hand: Vec<InHandState>,
     /// Who else has asked for a restart.
-    pub(super) askers: Vec<i32>,
+    pub(super) askers: Vec<Asker>,
     /// What systemd is still to be told.
     pub(super) owed: Vec<String>,
 }
@@ -303,7 +304,7 @@ impl Master {
                 .as_ref()
                 .map(|listener| listener.hand_over(&self.milter.port)),
             in_hand: self.in_hand.iter().map(InHandState::from).collect(),
-            askers: self.askers.iter().map(|pid| pid.as_raw()).collect(),
+            askers: self.askers.clone(),
             owed: self.notify.owed().to_vec(),
         }
     }

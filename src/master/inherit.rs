@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::unistd::Pid;
 use scoreboard::{Board, EventKind};
 
 use super::board::Books;
@@ -124,7 +123,7 @@ pub(super) fn inherit(
             lines: report.kept(),
             deadline: now + milter.start_timeout,
         }),
-        askers: state.askers.iter().copied().map(Pid::from_raw).collect(),
+        askers: std::mem::take(&mut state.askers),
         trial: None,
         successors: 0,
         slots_before: state.slots_limit,

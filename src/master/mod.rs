@@ -34,9 +34,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::run_dir::request::Asker;
 use nix::sys::epoll::Epoll;
 use nix::sys::signalfd::SignalFd;
-use nix::unistd::Pid;
 
 use crate::config::MilterConfig;
 use crate::policy::Bundle;
@@ -126,7 +126,7 @@ struct Master {
     phase: Phase,
     generation: u64,
     /// Who has asked for a restart, by signal; each has put a request into the run directory.
-    askers: Vec<Pid>,
+    askers: Vec<Asker>,
     /// The program that is to take over is tried.
     trial: Option<Trial>,
     /// The restart that goes on.

@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::siginfo;
 use nix::unistd::Pid;
 
 use super::report::Line;
 use super::takeover::{TAKEOVER, TRIAL};
 use super::{Master, Phase, turn};
-use crate::run_dir::request::{self, Found, Request};
+use crate::run_dir::request::{self, Asker, Found, Request};
 use crate::sys::clock;
 use crate::sys::exec::{self, AcrossExec};
-use crate::sys::lock;
 use crate::sys::process::{self, Forked};
 
 /// The longest trial. The policy's checker has a bound of its own below it.
@@ -59,34 +59,39 @@ enum Judgement {
 }
 
 impl Master {
-    /// A process says that its request waits. The kernel vouches for the pid only of those that sent the signal by kill(2).
-    pub(super) fn asked(&mut self, code: i32, pid: u32) {
-        let pid = i32::try_from(pid).map(Pid::from_raw);
-        if let (libc::SI_USER, Ok(pid)) = (code, pid)
-            && pid.as_raw() > 0
-            && self.askers.len() < MOST_ASKERS
-            && !self.askers.contains(&pid)
-        {
-            self.askers.push(pid);
+    /// A process says that its request waits. Only one that may signal us can say so, which our children cannot.
+    pub(super) fn asked(&mut self, signal: &siginfo) {
+        let asker = match (signal.ssi_code, i32::try_from(signal.ssi_pid)) {
+            (libc::SI_QUEUE, Ok(pid)) => Asker {
+                pid,
+                digest: signal.ssi_ptr,
+            },
+            _ => return,
+        };
+        if self.askers.len() < MOST_ASKERS && !self.askers.contains(&asker) {
+            self.askers.push(asker);
         }
     }
 
     /// Looks for requests and begins the trial of one. One at a time: the next one waits in the run directory.
     pub(super) fn serve_requests(&mut self, now: Instant) {
-        // A start that fails answers by going away.
-        while !self.askers.is_empty()
-            && self.trial.is_none()
-            && !matches!(self.phase, Phase::Starting(_))
-        {
-            let askers = &self.askers;
-            let vouched = |file: &File| {
-                let holder = lock::holder_of(file, 0).ok().flatten();
-                holder.filter(|pid| askers.contains(pid))
-            };
-            match request::take(&self.paths, vouched) {
+        // Who fills the directory with nonsense costs a turn no more than this.
+        for _ in 0..MOST_ASKERS {
+            // A start that fails answers by going away.
+            if self.askers.is_empty()
+                || self.trial.is_some()
+                || matches!(self.phase, Phase::Starting(_))
+            {
+                return;
+            }
+            match request::take(&self.paths, &self.askers) {
                 Found::Request(request, asker) => self.serve_request(request, asker, now),
-                Found::Unusable(why) => {
+                Found::Unusable(why, id) => {
                     log::warn!("milter {}: {why}; it is ignored", self.milter.name);
+                    if let Some(id) = id {
+                        let text = format!("milter {}: {why}; try again", self.milter.name);
+                        self.answer(&id, &[Line::Failed(1, text)]);
+                    }
                 }
                 Found::Nothing => self.askers.clear(),
             }

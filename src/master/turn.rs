@@ -186,7 +186,7 @@ impl Master {
                 }
                 Signal::SIGHUP | Signal::SIGTERM => self.stop(),
                 Signal::SIGINT => self.interrupt(),
-                Signal::SIGUSR2 => self.asked(info.ssi_code, info.ssi_pid),
+                Signal::SIGUSR2 => self.asked(&info),
                 Signal::SIGUSR1 => self.reopen_log(),
                 _ => {}
             }

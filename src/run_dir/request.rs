@@ -1,7 +1,9 @@
 //! The request for a restart and the answer to it: `NAME.restart-ID` and `NAME.answer-ID` in the run directory, with a random id each, so that
 //! two restarts at once do not meet.
 //!
-//! Whoever asks keeps its request open with a lock on it, and signals the master: a request counts only if its lock is the sender's.
+//! Whoever asks keeps its request open with a lock on it, and signals the master; with the signal comes a digest of the request. A child
+//! that shares its master's user may write what it likes into the directory, into the request too, but it can signal nobody: so the lock
+//! says who asks, and the digest what.
 //!
 //! The request has the whole configuration in it, as the asker checked it: a master that is no longer root may be unable to read the files,
 //! and a file that changes meanwhile changes nothing. Both are complete before they have their names, and believed only if they are plain
@@ -12,20 +14,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Paths;
 use crate::sys::{clock, lock, random, user};
 
 /// The longest request or answer.
 const MOST_BYTES: u64 = 16 << 20;
-/// Whoever asked for a restart has given up waiting for its beginning after this.
-const FRESH: Duration = Duration::from_secs(300);
-/// Requests that are looked at.
-const MOST_WAITING: usize = 256;
 /// Hexadecimal digits of an id.
 const DIGITS: usize = 16;
 
@@ -40,34 +38,64 @@ pub struct Request {
     pub config_file: PathBuf,
     /// The configuration, as `check --dump` prints it.
     pub config: String,
-    /// CLOCK_BOOTTIME ns when it was written.
-    pub at_ns: u64,
+}
+
+/// Who asks, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asker {
+    /// Its pid.
+    pub pid: i32,
+    /// Of the request's bytes: see [`Asked::digest`].
+    pub digest: u64,
+}
+
+/// A request that waits for its master.
+#[derive(Debug)]
+pub struct Asked {
+    /// What the master is to be told with the signal: it takes a request of no other bytes. A signal carries no more than 64 bits; to find
+    /// other bytes of one given digest takes 2^64 trials, and the request is there for seconds.
+    pub digest: u64,
+    /// Locked for as long as it is open.
+    _file: File,
+}
+
+fn digest(bytes: &[u8]) -> u64 {
+    let all = Sha256::digest(bytes);
+    all.iter()
+        .take(8)
+        .fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 impl Request {
     /// A request with an id of its own.
     pub fn new(program: PathBuf, config_file: PathBuf, config: String) -> Request {
-        let at_ns = clock::boottime_ns();
-        let id = random::seed().unwrap_or(at_ns);
+        let id = random::seed().unwrap_or_else(|_| clock::boottime_ns());
         Request {
             id: format!("{id:0DIGITS$x}"),
             program,
             config_file,
             config,
-            at_ns,
         }
     }
 
-    /// Puts it where the master looks, locked by this process for as long as the file that is returned stays open.
+    /// Puts it where the master looks, locked by this process for as long as what is returned lives.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn write(&self, paths: &Paths) -> io::Result<File> {
+    pub fn write(&self, paths: &Paths) -> io::Result<Asked> {
         let bytes = serde_json::to_vec(self)?;
         let owner = fs::symlink_metadata(paths.dir())?;
         // Root asks a master that became the directory's owner, who must be able to read it.
         let give = (user::effective_uid() == 0 && owner.uid() != 0).then_some(owner.uid());
-        put(&paths.request(&self.id), &bytes, give)
+        Ok(Asked {
+            digest: digest(&bytes),
+            _file: put(&paths.request(&self.id), &bytes, give)?,
+        })
+    }
+
+    /// Has the master not taken it yet?
+    pub fn is_waiting(&self, paths: &Paths) -> bool {
+        fs::symlink_metadata(paths.request(&self.id)).is_ok()
     }
 
     /// Takes it away again, if it is still there.
@@ -82,49 +110,79 @@ impl Request {
 pub enum Found {
     /// The oldest one, and who asked. It is taken: the file is gone.
     Request(Box<Request>, Pid),
-    /// One that cannot be used, and is gone as well: why.
-    Unusable(String),
+    /// One that cannot be used, and is gone as well: why, and its id if somebody may wait for an answer.
+    Unusable(String, Option<String>),
     /// There is none.
     Nothing,
 }
 
-/// Takes one request that waits for this milter's master, the oldest first; of those only for which somebody vouches. `vouched`: is it by
-/// a process that signalled the master? A child that shares its master's user may write what it likes into the directory, but it can
-/// signal nobody, and the kernel tells whose lock a file has.
-pub fn take(paths: &Paths, vouched: impl Fn(&File) -> Option<Pid>) -> Found {
+/// Takes one request that waits for this milter's master, the oldest first; of those only that are of these askers. What nobody keeps open any
+/// more is taken away.
+pub fn take(paths: &Paths, askers: &[Asker]) -> Found {
+    take_by(paths, askers, |file| lock::holder_of(file, 0).ok())
+}
+
+/// `holder`: whose lock a file has, by the kernel; `None` when that cannot be known.
+fn take_by(
+    paths: &Paths,
+    askers: &[Asker],
+    holder: impl Fn(&File) -> Option<Option<Pid>>,
+) -> Found {
     let mut waiting = list(paths, "restart");
     waiting.sort_by_key(|path| {
         fs::symlink_metadata(path).map_or((i64::MAX, 0), |meta| (meta.mtime(), meta.mtime_nsec()))
     });
-    for path in waiting.iter().take(MOST_WAITING) {
-        let unusable =
-            |why: String| Found::Unusable(format!("the request {}: {why}", path.display()));
-        let opened = match open(path) {
-            Ok(file) => match vouched(&file) {
-                Some(asker) => Ok((file, asker)),
-                None => continue,
-            },
-            Err(error) => Err(error),
+    for path in waiting {
+        let unusable = |why: &dyn std::fmt::Display, id: Option<String>| {
+            Found::Unusable(format!("the request {}: {why}", path.display()), id)
         };
-        let read = opened.and_then(|(file, asker)| {
-            let request = serde_json::from_slice::<Request>(&contents(file)?)?;
-            Ok((request, asker))
-        });
-        if fs::remove_file(path).is_err() {
+        let file = match open(&path, Kind::Request) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                // Whose it is cannot be known: nobody is answered. If it stays it is found again.
+                let _ = fs::remove_file(&path);
+                return unusable(&error, None);
+            }
+        };
+        let asker = match holder(&file) {
+            Some(Some(pid)) if askers.iter().any(|asker| asker.pid == pid.as_raw()) => pid,
+            // It was locked before it had its name: who wrote it has gone.
+            Some(None) => {
+                let _ = fs::remove_file(&path);
+                continue;
+            }
+            _ => continue,
+        };
+        let bytes = contents(file);
+        if fs::remove_file(&path).is_err() {
             // Withdrawn in this moment, or it would be found again and again.
             continue;
         }
-        return match read {
-            Err(error) => unusable(error.to_string()),
-            Ok((request, _)) if paths.request(&request.id) != *path => {
-                unusable("it is about another milter".to_owned())
+        let id = path
+            .to_str()
+            .and_then(|text| text.get(text.len() - DIGITS..));
+        let id = id.map(str::to_owned);
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => return unusable(&error, id),
+        };
+        let asked = Asker {
+            pid: asker.as_raw(),
+            digest: digest(&bytes),
+        };
+        if !askers.contains(&asked) {
+            return unusable(
+                &"it is not what was asked for: another process has changed it",
+                id,
+            );
+        }
+        return match serde_json::from_slice::<Request>(&bytes) {
+            Err(error) => unusable(&error, id),
+            Ok(request) if paths.request(&request.id) != path => {
+                unusable(&"it is about another milter", id)
             }
-            Ok((request, asker)) => match clock::boottime_ns().checked_sub(request.at_ns) {
-                Some(age) if u128::from(age) <= FRESH.as_nanos() => {
-                    Found::Request(Box::new(request), asker)
-                }
-                _ => unusable("nobody waits for it any more".to_owned()),
-            },
+            Ok(request) => Found::Request(Box::new(request), asker),
         };
     }
     Found::Nothing
@@ -141,10 +199,10 @@ pub fn answer(paths: &Paths, id: &str, text: &str) -> io::Result<()> {
 /// The answer to a request, once there is one; it is taken away.
 ///
 /// # Errors
-/// The kernel's; `InvalidData` for what is no answer of a master's. `uid`: whose master it is.
+/// The kernel's; `InvalidData` for what is no answer of a master's.
 pub fn read_answer(paths: &Paths, id: &str) -> io::Result<Option<String>> {
     let path = paths.answer(id);
-    match open(&path).and_then(contents) {
+    match open(&path, Kind::Answer).and_then(contents) {
         Ok(bytes) => {
             let _ = fs::remove_file(&path);
             Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
@@ -205,7 +263,14 @@ fn put(path: &Path, bytes: &[u8], owner: Option<u32>) -> io::Result<File> {
     })
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// What a file is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Request,
+    Answer,
+}
+
+fn open(path: &Path, kind: Kind) -> io::Result<File> {
     // NONBLOCK: whoever may write to the directory could put a FIFO there.
     let file: File = OpenOptions::new()
         .read(true)
@@ -217,8 +282,9 @@ fn open(path: &Path) -> io::Result<File> {
     if !meta.is_file() || meta.nlink() > 1 {
         return wrong("it is no plain file");
     }
-    // Root reads answers of a master that became the directory's owner.
-    let of_directory = uid == 0
+    // Root reads answers of a master that became the directory's owner. It never does what that owner asks for.
+    let of_directory = kind == Kind::Answer
+        && uid == 0
         && path
             .parent()
             .and_then(|dir| fs::symlink_metadata(dir).ok())
@@ -243,8 +309,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn anybody(_: &File) -> Option<Pid> {
-        Some(Pid::this())
+    /// As if this process were another one: its own locks are told to nobody.
+    fn by(paths: &Paths, askers: &[Asker]) -> Found {
+        take_by(paths, askers, |_| Some(Some(Pid::this())))
+    }
+
+    fn asker(asked: &Asked) -> Asker {
+        Asker {
+            pid: Pid::this().as_raw(),
+            digest: asked.digest,
+        }
     }
 
     fn request() -> Request {
@@ -258,20 +332,27 @@ mod tests {
         let other = Paths::new(dir.path(), &"a.b".parse().unwrap());
         let (first, second) = (request(), request());
         assert_ne!(first.id, second.id);
-        let _first = first.write(&paths).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-        let _second = second.write(&paths).unwrap();
-        assert_eq!(take(&other, anybody), Found::Nothing);
-        assert_eq!(take(&paths, |_| None), Found::Nothing);
+        let one = first.write(&paths).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let two = second.write(&paths).unwrap();
+        let askers = [asker(&two), asker(&one)];
+        assert_eq!(by(&other, &askers), Found::Nothing);
+        let nobody = Asker {
+            pid: 1,
+            ..askers[0]
+        };
+        assert_eq!(by(&paths, &[nobody]), Found::Nothing);
         assert_eq!(
-            take(&paths, anybody),
+            by(&paths, &askers),
             Found::Request(Box::new(first), Pid::this())
         );
+        assert!(second.is_waiting(&paths));
         assert_eq!(
-            take(&paths, anybody),
+            by(&paths, &askers),
             Found::Request(Box::new(second.clone()), Pid::this())
         );
-        assert_eq!(take(&paths, anybody), Found::Nothing);
+        assert!(!second.is_waiting(&paths));
+        assert_eq!(by(&paths, &askers), Found::Nothing);
         assert_eq!(read_answer(&paths, &second.id).unwrap(), None);
         answer(&paths, &second.id, "ready 1\n").unwrap();
         let answered = read_answer(&paths, &second.id).unwrap();
@@ -284,31 +365,55 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path(), &"a".parse().unwrap());
         let path = paths.request("0123456789abcdef");
-        let unusable = |why: &str| match take(&paths, anybody) {
-            Found::Unusable(text) => assert!(text.contains(why), "{text}"),
+        let asker = |bytes: &[u8]| Asker {
+            pid: Pid::this().as_raw(),
+            digest: digest(bytes),
+        };
+        let good = serde_json::to_vec(&request()).unwrap();
+        let askers = [asker(b"nonsense"), asker(&good)];
+        let unusable = |why: &str, answered: bool| match by(&paths, &askers) {
+            Found::Unusable(text, id) => {
+                assert!(text.contains(why), "{text}");
+                assert_eq!(id, answered.then(|| "0123456789abcdef".to_owned()));
+            }
             other => panic!("{why}: {other:?}"),
         };
         fs::write(&path, "nonsense").unwrap();
-        unusable("expected");
+        unusable("expected", true);
         let secret = dir.path().join("secret");
-        fs::write(&secret, serde_json::to_vec(&request()).unwrap()).unwrap();
+        fs::write(&secret, &good).unwrap();
         std::os::unix::fs::symlink(&secret, &path).unwrap();
-        unusable("symbolic links");
+        unusable("symbolic links", false);
         fs::hard_link(&secret, &path).unwrap();
-        unusable("no plain file");
+        unusable("no plain file", false);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        unusable("no plain file");
+        unusable("no plain file", false);
         fs::copy(&secret, &path).unwrap();
-        unusable("another milter");
-        for at_ns in [0, u64::MAX] {
-            let other_time = Request { at_ns, ..request() };
-            let _kept = other_time.write(&paths).unwrap();
-            if at_ns > 0 || clock::boottime_ns() > 301_000_000_000 {
-                unusable("nobody waits");
-            }
-        }
+        unusable("another milter", true);
+        fs::write(&path, [&good[..], b" "].concat()).unwrap();
+        unusable("another process has changed it", true);
         assert!(secret.exists());
         clean(&paths);
-        assert_eq!(take(&paths, anybody), Found::Nothing);
+        assert_eq!(by(&paths, &askers), Found::Nothing);
+    }
+
+    #[test]
+    fn what_nobody_keeps_open_hides_no_request_and_is_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path(), &"a".parse().unwrap());
+        for id in 0..1000 {
+            fs::write(paths.request(&format!("{id:016x}")), "{}").unwrap();
+        }
+        let good = request();
+        let asked = good.write(&paths).unwrap();
+        let of_ours = |file: &File| {
+            let length = file.metadata().unwrap().len();
+            Some((length > 2).then(Pid::this))
+        };
+        assert_eq!(
+            take_by(&paths, &[asker(&asked)], of_ours),
+            Found::Request(Box::new(good), Pid::this())
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

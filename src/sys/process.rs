@@ -253,6 +253,57 @@ impl PidFd {
         }
     }
 
+    /// The same with a number for whoever reads the signal: `si_value` (sigqueue(3)).
+    ///
+    /// # Errors
+    /// As for [`PidFd::signal`].
+    pub fn signal_with(&self, signal: Signal, value: u64) -> io::Result<()> {
+        /// The beginning of a `siginfo_t` of SI_QUEUE (sigaction(2)), which the C library does not let its users write.
+        #[repr(C)]
+        struct Queued {
+            signo: libc::c_int,
+            errno: libc::c_int,
+            code: libc::c_int,
+            from: From,
+        }
+        #[repr(C)]
+        struct From {
+            pid: libc::pid_t,
+            uid: libc::uid_t,
+            value: u64,
+        }
+        const { assert!(size_of::<Queued>() <= size_of::<libc::siginfo_t>()) };
+        // SAFETY: a siginfo_t is numbers, for which zeros are values.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let queued = Queued {
+            signo: signal as libc::c_int,
+            errno: 0,
+            code: libc::SI_QUEUE,
+            from: From {
+                pid: Pid::this().as_raw(),
+                uid: nix::unistd::getuid().as_raw(),
+                value,
+            },
+        };
+        // SAFETY: the place is a siginfo_t, at least as large (asserted above) and as strictly aligned (it holds pointers).
+        unsafe { (&raw mut info).cast::<Queued>().write(queued) };
+        // SAFETY: pidfd_send_signal(2) reads the siginfo_t, which is ours.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.fd.as_raw_fd(),
+                signal as i32,
+                &raw const info,
+                0,
+            )
+        };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
     /// Waits until the process has ended, at most this long. True when it has.
     pub fn wait(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;

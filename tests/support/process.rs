@@ -55,6 +55,16 @@ pub fn marked(mark: &str) -> Vec<i32> {
         .collect()
 }
 
+/// Sends a signal with a number, as `restart` tells a master of its request (sigqueue(3)).
+pub fn signal_with(pid: i32, signal: Signal, value: u64) {
+    assert!(pid > 1, "never signal pid {pid}");
+    let value = nix::libc::sigval {
+        sival_ptr: std::ptr::without_provenance_mut(usize::try_from(value).unwrap()),
+    };
+    // SAFETY: the value is a number for whoever reads it: nobody dereferences it.
+    let _ = unsafe { nix::libc::sigqueue(pid, signal as i32, value) };
+}
+
 /// Sends a signal; a process that is gone already is fine.
 pub fn signal(pid: i32, signal: Signal) {
     assert!(pid > 1, "never signal pid {pid}");
