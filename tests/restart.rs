@@ -206,6 +206,31 @@ fn a_session_keeps_the_policy_it_began_with_and_new_ones_get_the_new_one_at_once
 }
 
 #[test]
+fn a_restart_that_only_waits_for_a_slot_has_not_failed_however_long_it_waits() {
+    let settings = "max_pooled_procs = 1\nstart_timeout = \"1s\"";
+    let milter = Milter::started(&policy("one"), settings);
+    let mut open = milter.session();
+    open.begin(&message()).unwrap();
+    milter.write_policy(&policy("two"));
+    milter.pmx(&["restart"]).expect(0);
+    milter.write_policy(&policy("three"));
+    let mut third = milter.pmx_in_background(&["restart"]);
+    milter.wait_json("the third generation has begun", |json| {
+        json["generation"] == 3
+    });
+    let began = std::time::Instant::now();
+    wait_until(SOON, "start_timeout has passed twice", || {
+        (began.elapsed() >= Duration::from_millis(2500)).then_some(())
+    });
+    assert!(!third.has_ended(), "{}", third.said());
+    filtered_by(&milter, "two");
+    assert!(open.complete(&message()).unwrap().is_taken());
+    open.quit().unwrap();
+    third.wait(2 * SOON).expect(0);
+    filtered_by(&milter, "three");
+}
+
+#[test]
 fn a_connection_that_no_child_has_read_is_served_by_a_new_one() {
     let milter = Milter::started(&policy("one"), "max_pooled_procs = 1");
     let stuck = milter.children()[0];

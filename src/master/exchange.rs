@@ -18,7 +18,7 @@ pub(super) struct Exchange {
     pub(super) id: String,
     /// What changed, and warnings.
     pub(super) lines: Vec<Line>,
-    /// When the first new child must be there.
+    /// When the first new child must be ready; put off while there is no slot for it.
     pub(super) deadline: Instant,
 }
 
@@ -52,6 +52,11 @@ impl Master {
         let mut children = self.children.iter().flatten();
         let new = children
             .any(|child| child.generation() == self.generation && child.ready && !child.retiring);
+        if self.waits_for_a_slot()
+            && let Some(exchange) = &mut self.exchange
+        {
+            exchange.deadline = now + self.milter.start_timeout;
+        }
         if new && self.old_children() == 0 {
             log::info!(
                 "milter {}: generation {} has taken over",
@@ -70,6 +75,13 @@ impl Master {
             log::error!("{text}");
             self.finish_exchange(REFUSED, Line::Failed(1, text));
         }
+    }
+
+    /// Is there no child of the new generation, and no slot for one?
+    fn waits_for_a_slot(&self) -> bool {
+        let mut children = self.children.iter().flatten();
+        let there = u32::try_from(children.clone().count()).unwrap_or(u32::MAX);
+        there >= self.slots_limit() && children.all(|child| child.generation() != self.generation)
     }
 
     fn finish_exchange(&mut self, result: u64, outcome: Line) {
