@@ -32,6 +32,15 @@ const MOST_BYTES: u64 = 513 << 20;
 const GOOD: u8 = b'+';
 const BAD: u8 = b'-';
 
+/// What a checker keeps of whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// Everything: a policy's path may name a descriptor, and the log is open.
+    Everything,
+    /// Only the pipe for its answer: a policy that breaks out of Lua there must not reach what its asker works with.
+    Nothing,
+}
+
 /// Why a policy cannot be used.
 #[derive(Debug)]
 pub enum CheckError {
@@ -93,8 +102,9 @@ pub fn check(
     path: &Path,
     limits: &Limits,
     account: Option<&Account>,
+    keeps: Keeps,
 ) -> Result<Bundle, CheckError> {
-    check_and_meanwhile(path, limits, account, |_| {})
+    check_and_meanwhile(path, limits, account, keeps, |_| {})
 }
 
 /// The same; `meanwhile` is called several times a second until the answer is there, with the time that it may take at most.
@@ -105,6 +115,7 @@ pub fn check_and_meanwhile(
     path: &Path,
     limits: &Limits,
     account: Option<&Account>,
+    keeps: Keeps,
     mut meanwhile: impl FnMut(Duration),
 ) -> Result<Bundle, CheckError> {
     let system = |error: io::Error| CheckError::System(path.to_owned(), error);
@@ -114,6 +125,12 @@ pub fn check_and_meanwhile(
     match process::fork_single_threaded().map_err(system)? {
         Forked::Child => {
             drop(ours);
+            if keeps == Keeps::Nothing {
+                process::close_inherited(Some(theirs.as_fd()));
+                if process::detach_stdio().is_err() {
+                    process::exit_now(1);
+                }
+            }
             let answered =
                 std::panic::catch_unwind(|| answer(path, limits, (account, asker), theirs));
             process::exit_now(i32::from(answered.is_err()));

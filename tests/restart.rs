@@ -26,6 +26,14 @@ fn policy(word: &str) -> String {
     )
 }
 
+/// The same, but it takes its time to be loaded.
+fn slow(word: &str) -> String {
+    format!(
+        "local stop = os.time() + 2\nwhile os.time() < stop do end\n{}",
+        policy(word)
+    )
+}
+
 fn message() -> Message {
     Message::from("a@b.example")
 }
@@ -435,6 +443,7 @@ fn a_program_that_cannot_take_over_is_refused_and_the_milter_serves_on() {
         (3, none.to_str().unwrap(), "No such file"),
         (4, text.to_str().unwrap(), "no program"),
         (5, "/", "no program"),
+        (6, "/usr/bin/yes", "says more in its trial"),
     ] {
         let answer = ask_for(&milter, program, id);
         assert!(answer.starts_with("failed 1 "), "{program}: {answer}");
@@ -505,11 +514,7 @@ fn children_that_do_not_come_up_leave_the_old_ones_serving_and_are_told() {
     // What the old ones finish does not make the new ones look well.
     let crowd = Crowd::of(4, &milter.address(), either);
     // Long enough that a new child can be killed before it is ready.
-    let slow = format!(
-        "local stop = os.time() + 2\nwhile os.time() < stop do end\n{}",
-        policy("two")
-    );
-    milter.write_policy(&slow);
+    milter.write_policy(&slow("two"));
     let mut restart = milter.pmx_in_background(&["restart"]);
     let old = milter.children();
     wait_until(2 * SOON, "the restart is given up", || {
@@ -588,6 +593,86 @@ fn a_pool_that_outgrows_its_board_gets_a_new_one_that_carries_the_totals_on() {
     assert!(board.books().is_balanced(), "{:?}", board.books());
     milter.stop();
     assert_eq!(milter.left_behind(), ["policy.scoreboard.last"]);
+}
+
+mod needs_root {
+    use super::*;
+
+    fn open_files(pid: i32) -> Option<Vec<String>> {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        let links = entries.map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let mut links: Vec<String> = links
+            .map(|link| Some(link?.display().to_string()))
+            .collect::<Option<_>>()?;
+        links.sort();
+        Some(links)
+    }
+
+    #[test]
+    fn the_process_that_checks_the_policy_in_a_trial_has_nothing_of_its_master() {
+        assert!(
+            support::is_root(),
+            "this test needs root: run tests/run, or leave it out with -- --skip needs_root::"
+        );
+        let milter = Milter::started(&policy("one"), "");
+        milter.write_policy(&slow("two"));
+        let restart = milter.pmx_in_background(&["restart"]);
+        milter.wait_for_log("a restart is asked for");
+        let master = milter.master();
+        let named = |pid: i32, name: &str| {
+            process::children(pid).into_iter().find(|child| {
+                fs::read_to_string(format!("/proc/{child}/comm"))
+                    .unwrap_or_default()
+                    .trim()
+                    == name
+            })
+        };
+        let mut seen = Vec::new();
+        let end = std::time::Instant::now() + SOON;
+        let is_alone = |links: &[String]| {
+            links.len() == 4 && links[..3] == ["/dev/null"; 3] && links[3].starts_with("pipe:")
+        };
+        while !is_alone(&seen) && std::time::Instant::now() < end {
+            let found = named(master, "pmx-trial").and_then(|trial| named(trial, "pmx-checker"));
+            if let Some(links) = found.and_then(open_files) {
+                seen = links;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(is_alone(&seen), "{seen:?}");
+        restart.wait(SOON).expect(0);
+        filtered_by(&milter, "two");
+    }
+
+    mod needs_python3_and_cc {
+        use super::*;
+
+        #[test]
+        fn a_trial_counts_only_if_it_ends_well_and_its_plan_is_sealed() {
+            let milter = Milter::started(&policy("one"), "");
+            let master = milter.master();
+            let wrong = [
+                ("3", "did not end well"),
+                ("0", "its plan could still be changed"),
+            ];
+            for (id, (status, why)) in (1..).zip(wrong) {
+                let source = milter.path("says-ready.c");
+                let code = format!(
+                    "#include <stdio.h>\nint main(void) {{ puts(\"ready 0\"); return {status}; }}\n"
+                );
+                fs::write(&source, code).unwrap();
+                let program = milter.path(&format!("says-ready-{status}"));
+                let mut cc = Command::new("cc");
+                cc.arg("-o").arg(&program).arg(&source);
+                support::command::run(cc, SOON).expect(0);
+                let answer = ask_for(&milter, program.to_str().unwrap(), id);
+                assert!(answer.starts_with("failed 1 "), "{answer}");
+                assert!(answer.contains(why), "{answer}");
+                assert_eq!(milter.master(), master);
+            }
+            filtered_by(&milter, "one");
+        }
+    }
 }
 
 mod needs_postfix {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::checker;
+use crate::checker::{self, Keeps};
 use crate::config::{self, MilterConfig};
 use crate::policy::Limits;
 use crate::sys::user::Account;
@@ -65,8 +65,14 @@ pub fn check(place: &Place, dump: bool) -> Exit {
 /// [`Exit::NotConfigured`]
 pub(super) fn policy(milter: &MilterConfig, account: Option<&Account>) -> Result<(), Exit> {
     let name = &milter.name;
-    let meanwhile = still_tried(format!("{name}: "));
-    match checker::check_and_meanwhile(&milter.policy, &limits(milter), account, meanwhile) {
+    let (limits, meanwhile) = (limits(milter), still_tried(format!("{name}: ")));
+    match checker::check_and_meanwhile(
+        &milter.policy,
+        &limits,
+        account,
+        Keeps::Everything,
+        meanwhile,
+    ) {
         Ok(_) => Ok(()),
         Err(error) => {
             complain(format_args!("milter {}: {error}", milter.name));

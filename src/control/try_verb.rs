@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::checker;
+use crate::checker::{self, Keeps};
 use crate::config::Config;
 use crate::sys::user::{self, Account};
 
@@ -20,8 +20,14 @@ pub fn try_policy(place: &Place, policy: &Path, options: &Options) -> Exit {
         Ok(account) => account,
         Err(exit) => return exit,
     };
-    let meanwhile = check::still_tried(String::new());
-    match checker::check_and_meanwhile(policy, &options.limits, account.as_ref(), meanwhile) {
+    let (limits, meanwhile) = (&options.limits, check::still_tried(String::new()));
+    match checker::check_and_meanwhile(
+        policy,
+        limits,
+        account.as_ref(),
+        Keeps::Everything,
+        meanwhile,
+    ) {
         Ok(bundle) => Exit::from_code(try_policy::run(&bundle, options, account.as_ref())),
         Err(error) => {
             complain(format_args!("try: {error}"));

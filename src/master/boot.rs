@@ -18,6 +18,7 @@ use super::listener::{Access, ListenError, Listener};
 use super::notify::Notify;
 use super::report::Line;
 use super::{Master, Phase, Report, Setup, takeover, turn};
+use crate::checker::Keeps;
 use crate::config::{LogTo, MilterConfig, Port};
 use crate::run_dir::{self, Paths};
 use crate::sys::backlog::BacklogGauge;
@@ -246,7 +247,7 @@ fn build(
     group: Option<u32>,
     report: &mut Report,
 ) -> Result<(crate::policy::Bundle, Books), Refusal> {
-    let bundle = takeover::check_policy(milter, account.as_ref())?;
+    let bundle = takeover::check_policy(milter, account.as_ref(), Keeps::Everything)?;
     let spec = board_spec(milter, group);
     let board = make_board(paths, &paths.board(), &spec)?;
     if let Some(warning) = board.warning() {

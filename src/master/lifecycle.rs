@@ -304,7 +304,7 @@ impl Master {
                 self.bury(u32::try_from(slot).unwrap_or(u32::MAX), ended);
                 any = true;
             } else {
-                self.reaped_trial(pid);
+                self.reaped_trial(pid, ended);
             }
         }
         any

@@ -17,7 +17,7 @@ use super::inherit;
 use super::plan::{self, Plan};
 use super::report::Line;
 use super::{Report, Setup, end};
-use crate::checker;
+use crate::checker::{self, Keeps};
 use crate::config::{Config, MilterConfig, MilterName, Port};
 use crate::policy::{Bundle, Limits};
 use crate::run_dir::Paths;
@@ -107,7 +107,7 @@ fn try_out(state: i32, plan: i32, request: i32) -> Result<(), Refusal> {
     // Whoever ends the master must not have to wait for a policy that is being checked before the port is free.
     drop(estate);
     surroundings(&milter, &state, account.as_ref())?;
-    let bundle = check_policy(&milter, account.as_ref()).map_err(in_full)?;
+    let bundle = check_policy(&milter, account.as_ref(), Keeps::Nothing).map_err(in_full)?;
     let user = account.as_ref().map_or("", |it| it.name.as_str());
     let new = handover::dump(&milter, &state.run_dir, user);
     let changes = plan::changes(
@@ -126,7 +126,8 @@ fn try_out(state: i32, plan: i32, request: i32) -> Result<(), Refusal> {
     };
     let written = plan
         .encode()
-        .and_then(|bytes| exec::write_whole(&plan_fd, &bytes));
+        .and_then(|bytes| exec::write_whole(&plan_fd, &bytes))
+        .and_then(|()| exec::seal(&plan_fd));
     written.map_err(|error| {
         refuse(
             status::GENERIC,
@@ -194,13 +195,14 @@ fn surroundings(
 pub(super) fn check_policy(
     milter: &MilterConfig,
     account: Option<&Account>,
+    keeps: Keeps,
 ) -> Result<Bundle, Refusal> {
     let limits = Limits {
         memory: milter.interpreter_memory_limit,
         callback_timeout: milter.callback_timeout,
         ..Limits::default()
     };
-    checker::check(&milter.policy, &limits, account)
+    checker::check(&milter.policy, &limits, account, keeps)
         .map_err(|error| refuse(status::NOT_CONFIGURED, error))
 }
 

@@ -25,12 +25,15 @@ use super::{Master, Phase, turn};
 use crate::run_dir::request::{self, Asker, Found, Request};
 use crate::sys::clock;
 use crate::sys::exec::{self, AcrossExec};
-use crate::sys::process::{self, Forked};
+use crate::sys::process::{self, Ended, Forked};
 
 /// The longest trial. The policy's checker has a bound of its own below it.
 const LONGEST: Duration = Duration::from_secs(120);
 /// The most that a trial says.
 const MOST_BYTES: usize = 256 << 10;
+/// What is read of it at once, and how often in one turn: one that never ends holds up nobody.
+const CHUNK: usize = 4096;
+const MOST_CHUNKS: usize = 64;
 /// Processes that ask at once. The others are heard when they ask again.
 const MOST_ASKERS: usize = 64;
 /// `reload_result` of the board.
@@ -47,8 +50,9 @@ pub(super) struct Trial {
     plan: OwnedFd,
     pipe: PipeReader,
     said: Vec<u8>,
-    /// It has said everything.
+    /// Nothing more is read of it.
     over: bool,
+    ended: Option<Ended>,
     pub(super) deadline: Instant,
 }
 
@@ -167,6 +171,7 @@ impl Master {
                     pipe,
                     said: Vec::new(),
                     over: false,
+                    ended: None,
                     deadline: now + LONGEST,
                 });
                 Ok(())
@@ -217,39 +222,52 @@ impl Master {
         let Some(trial) = &mut self.trial else {
             return;
         };
-        let mut chunk = [0; 4096];
-        loop {
+        let mut chunk = [0; CHUNK];
+        for _ in 0..MOST_CHUNKS {
+            if trial.over {
+                return;
+            }
             match trial.pipe.read(&mut chunk) {
-                Ok(0) => break,
                 Ok(count) => {
                     trial.said.extend_from_slice(&chunk[..count]);
-                    trial.said.truncate(MOST_BYTES);
+                    trial.over = count == 0 || trial.said.len() > MOST_BYTES;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => break,
+                Err(_) => trial.over = true,
+            }
+            if trial.over {
+                // What has ended is ready all the time.
+                let _ = self.epoll.delete(&trial.pipe);
             }
         }
-        trial.over = true;
-        // What has ended is ready all the time.
-        let _ = self.epoll.delete(&trial.pipe);
     }
 
     /// Becomes the program whose trial has passed. Returns when there is none, or it came to nothing.
     pub(super) fn follow_trial(&mut self, now: Instant) {
+        if self.trial.as_ref().is_some_and(|it| it.ended.is_some()) {
+            // What it said before it ended may not have been read yet.
+            self.listen_to_trial();
+        }
         let Some(trial) = &self.trial else {
             return;
         };
-        let judgement = if trial.over {
-            judge(&self.milter.name.to_string(), trial)
+        let failed = |what: std::fmt::Arguments<'_>| {
+            let program = trial.request.program.display();
+            Judgement::Failed(1, format!("milter {}: {program} {what}", self.milter.name))
+        };
+        let judgement = if trial.said.len() > MOST_BYTES {
+            failed(format_args!(
+                "says more in its trial than {} KiB; is it pmx-milter?",
+                MOST_BYTES >> 10
+            ))
+        } else if let Some(ended) = trial.ended {
+            judge(&self.milter.name.to_string(), trial, ended)
         } else if now >= trial.deadline {
-            let text = format!(
-                "milter {}: {} did not end its trial within {} s",
-                self.milter.name,
-                trial.request.program.display(),
+            failed(format_args!(
+                "did not end its trial within {} s",
                 LONGEST.as_secs()
-            );
-            Judgement::Failed(1, text)
+            ))
         } else {
             return;
         };
@@ -280,20 +298,21 @@ impl Master {
         let trial = self.trial.take()?;
         if !trial.over {
             let _ = self.epoll.delete(&trial.pipe);
-            // Not reaped, or the next line of its pipe would have been the end: `reaped_trial` forgets the pid.
-            if trial.pid.as_raw() > 0 {
-                let _ = kill(trial.pid, Signal::SIGKILL);
-            }
+        }
+        if trial.ended.is_none() {
+            // Not reaped: the pid is our child's.
+            let _ = kill(trial.pid, Signal::SIGKILL);
         }
         Some(trial)
     }
 
     /// A process that was no child of the pool has been reaped: its pid may be anybody's from now on.
-    pub(super) fn reaped_trial(&mut self, pid: Pid) {
+    pub(super) fn reaped_trial(&mut self, pid: Pid, ended: Ended) {
         if let Some(trial) = &mut self.trial
             && trial.pid == pid
+            && trial.ended.is_none()
         {
-            trial.pid = Pid::from_raw(0);
+            trial.ended = Some(ended);
         }
     }
 
@@ -307,7 +326,6 @@ impl Master {
         );
         self.books.publish_global();
         let prepared = || -> io::Result<OwnedFd> {
-            exec::seal(&trial.plan)?;
             let state = exec::sealed(&self.hand_over(now).encode()?)?;
             exec::across_exec(state.as_fd(), AcrossExec::Stays)?;
             exec::across_exec(trial.plan.as_fd(), AcrossExec::Stays)?;
@@ -362,13 +380,17 @@ impl Master {
     }
 }
 
-/// What the trial's words come to. A program that does not know what a trial is says something else, which is told as it stands.
-fn judge(name: &str, trial: &Trial) -> Judgement {
+/// What the trial's words come to, and its end. A program that does not know what a trial is says something else, which is told as it stands.
+fn judge(name: &str, trial: &Trial, ended: Ended) -> Judgement {
     let text = String::from_utf8_lossy(&trial.said);
     let mut other = None;
     for line in text.lines() {
         match Line::decode(line) {
-            Some(Line::Ready(_)) => return Judgement::Passed,
+            Some(Line::Ready(_)) => match (ended, exec::is_sealed(&trial.plan)) {
+                (Ended::Exited(0), Ok(true)) => return Judgement::Passed,
+                (Ended::Exited(0), _) => other = Some("its plan could still be changed"),
+                _ => other = Some("its trial did not end well"),
+            },
             Some(Line::Failed(status, text)) => return Judgement::Failed(status, text),
             Some(Line::Warning(_) | Line::Already(_) | Line::Changed(_)) => {}
             None if other.is_none() && !line.trim().is_empty() => other = Some(line.trim()),

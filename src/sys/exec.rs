@@ -47,17 +47,27 @@ pub fn write_whole(fd: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     File::from(fd.try_clone()?).write_all_at(bytes, 0)
 }
 
+/// All that keeps memory as it is.
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL
+}
+
 /// From now on nobody changes the bytes.
 ///
 /// # Errors
 /// The kernel's.
 pub fn seal(fd: &OwnedFd) -> io::Result<()> {
-    let seals = SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_SEAL;
-    fcntl(fd, FcntlArg::F_ADD_SEALS(seals))?;
+    fcntl(fd, FcntlArg::F_ADD_SEALS(seals()))?;
     Ok(())
+}
+
+/// Has whoever wrote it sealed it?
+///
+/// # Errors
+/// The kernel's.
+pub fn is_sealed(fd: &OwnedFd) -> io::Result<bool> {
+    let set = fcntl(fd, FcntlArg::F_GET_SEALS)?;
+    Ok(SealFlag::from_bits_retain(set).contains(seals()))
 }
 
 /// Reads from the beginning to the end, wherever anybody else stands in it.
@@ -245,6 +255,7 @@ mod tests {
             assert_eq!(read_whole(&fd).unwrap(), b"as it is");
         }
         assert!(write_whole(&fd, b"other").is_err());
+        assert!(is_sealed(&fd).unwrap() && !is_sealed(&memory().unwrap()).unwrap());
         assert!(File::from(fd).set_len(0).is_err());
     }
 
