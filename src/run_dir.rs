@@ -45,7 +45,7 @@ impl Paths {
         self.file("scoreboard")
     }
 
-    /// A board that is made for a trial and removed again.
+    /// A board that is made for a trial and removed again, or one that is not yet what it shall be.
     pub fn trial_board(&self) -> PathBuf {
         self.file("scoreboard-trial")
     }

@@ -595,6 +595,51 @@ fn a_pool_that_outgrows_its_board_gets_a_new_one_that_carries_the_totals_on() {
     assert_eq!(milter.left_behind(), ["policy.scoreboard.last"]);
 }
 
+#[test]
+fn a_new_board_has_everything_on_it_before_it_has_its_name() {
+    let milter = Milter::started(&policy("one"), "max_pooled_procs = 2");
+    for _ in 0..3 {
+        filtered_by(&milter, "one");
+    }
+    let path = milter.run_dir().join("policy.scoreboard");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    // All the time: what is to be seen lasts for an instant.
+    let reader = std::thread::spawn(move || {
+        let (mut instances, mut before) = (Vec::new(), Vec::new());
+        while !stopped.load(Ordering::SeqCst) {
+            let board = scoreboard::read(&path).map_err(|error| error.to_string())?;
+            if board.state() == scoreboard::MilterState::Stopped {
+                return Err("the old board is closed, and no new one is there".to_owned());
+            }
+            let now = totals(&board);
+            if now.iter().zip(&before).any(|(now, before)| now < before) {
+                return Err(format!("a count went back: {before:?}, then {now:?}"));
+            }
+            before = now;
+            if instances.last() != Some(&board.header.instance) {
+                instances.push(board.header.instance);
+            }
+        }
+        Ok(instances.len())
+    });
+    // Each time more than the board has slots for.
+    for most in [600, 1300, 2700] {
+        milter.configure(&format!("max_pooled_procs = {most}"));
+        milter
+            .pmx(&["restart"])
+            .expect(0)
+            .says("a new scoreboard was made");
+        milter.wait_json("every old child has gone", |json| {
+            json["pool"]["retiring"] == 0
+        });
+    }
+    stop.store(true, Ordering::SeqCst);
+    assert_eq!(reader.join().unwrap(), Ok(4));
+    milter.stop();
+    assert_eq!(milter.left_behind(), ["policy.scoreboard.last"]);
+}
+
 mod needs_root {
     use super::*;
 

@@ -206,6 +206,17 @@ impl Board {
         drop((lock, data, dir));
     }
 
+    /// Gives the board another name in its directory. An older board of that name is replaced.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn rename(&mut self, name: &str) -> io::Result<()> {
+        let dir = &self.files.dir;
+        renameat(dir, self.name.as_str(), dir, name)?;
+        name.clone_into(&mut self.name);
+        Ok(())
+    }
+
     /// Renames the board to `last`, after a clean stop. A board that is no longer ours is left alone.
     ///
     /// # Errors

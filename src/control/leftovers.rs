@@ -14,7 +14,7 @@ use crate::sys::{lock, socket};
 
 use super::terminal::clean;
 
-/// Removes pid file and unix socket, and keeps the board as `NAME.scoreboard.last`. The lock file stays: removing it would let two
+/// Removes pid file, unix socket and a board that was never shown, and keeps the board as `NAME.scoreboard.last`. The lock file stays: removing it would let two
 /// masters lock two files of one name. True when there was a board.
 ///
 /// The master's lock is held meanwhile. If a master has it, one that has just started or one in another pid namespace, everything is its
@@ -46,6 +46,7 @@ pub(super) fn remove(paths: &Paths) -> io::Result<bool> {
         remove_socket(&socket)?;
     }
     gone(fs::remove_file(paths.pid_file()))?;
+    gone(fs::remove_file(paths.trial_board()))?;
     match fs::rename(paths.board(), paths.last_board()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -96,10 +97,16 @@ mod tests {
     fn the_lock_file_stays_and_the_board_is_kept_as_the_last_one() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::new(dir.path(), &"policy".parse().unwrap());
-        for file in [paths.lock(), paths.pid_file(), paths.board()] {
+        for file in [
+            paths.lock(),
+            paths.pid_file(),
+            paths.board(),
+            paths.trial_board(),
+        ] {
             fs::write(file, "x").unwrap();
         }
         assert!(remove(&paths).unwrap());
+        assert!(!paths.trial_board().exists());
         assert!(paths.lock().exists() && paths.last_board().exists());
         assert!(!paths.pid_file().exists() && !paths.board().exists());
         assert!(!remove(&paths).unwrap(), "nothing is left");

@@ -1,6 +1,9 @@
 //! The master's side of the board: shadows of its records, published whole. Never read back to steer.
 #![forbid(unsafe_code)]
 
+use std::io;
+use std::time::{Duration, Instant};
+
 use bytemuck::Zeroable;
 use scoreboard::records::{
     self, ChildRecord, Counters, Death, FLAG_NO_POOL, GlobalRecord, MasterRecord, MilterState,
@@ -9,8 +12,10 @@ use scoreboard::records::{
 use scoreboard::{Board, EventKind, PhaseHistograms, Relay, history};
 
 use super::diary::Busy;
+use super::estate::Boards;
 use super::handover::{self, State};
 use crate::config::MilterConfig;
+use crate::run_dir::Paths;
 use crate::sys::clock;
 use crate::sys::process::Ended;
 
@@ -31,7 +36,11 @@ pub(super) struct Former {
     pub(super) board: Board,
     /// The slots whose children write to it.
     pub(super) slots: Vec<(u32, Relay)>,
+    since: Instant,
 }
+
+/// How long a board that was replaced stays as it was: who opened it just before reads what was true then.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 impl Former {
     /// Says on it that it is no more kept, for whoever has it open.
@@ -77,15 +86,15 @@ impl Books {
         books
     }
 
-    /// The books of the program before, for a new configuration. `former`: the board to which the children write that `on_former` names,
-    /// if it is not this one; then what is known is published on this one, which is new or was before.
-    pub(super) fn take_up(
-        board: Board,
-        former: Option<Board>,
-        on_former: &[u32],
-        state: &State,
-        milter: &MilterConfig,
-    ) -> Books {
+    /// The books of the program before, for a new configuration. Children may write to a former board; then what is known is published on the
+    /// one that goes on, which is new or was before.
+    pub(super) fn take_up(boards: Boards, state: &State, milter: &MilterConfig) -> Books {
+        let Boards {
+            board,
+            former,
+            on_former,
+            ..
+        } = boards;
         let mut global: GlobalRecord = handover::record(&state.global);
         configure(&mut global, milter);
         let mut books = Books {
@@ -105,7 +114,7 @@ impl Books {
             books.slots.push(handover::record(&slot.record));
         }
         if let Some(board) = former {
-            books.follow(board, on_former);
+            books.follow(board, &on_former);
         }
         books
     }
@@ -120,12 +129,11 @@ impl Books {
                 (slot, relay)
             })
             .collect();
-        let mut former = Former {
+        self.former = Some(Former {
             board: former,
             slots: relays,
-        };
-        former.close(&self.global);
-        self.former = Some(former);
+            since: Instant::now(),
+        });
         let used = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         for slot in 0..used {
             let (record, histograms) =
@@ -137,6 +145,28 @@ impl Books {
         self.publish_global();
     }
 
+    /// A new board gets its name: whoever opens it sees what is known, for that is published.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub(super) fn show(&mut self, paths: &Paths) -> io::Result<()> {
+        let path = paths.board();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.board.rename(&name)
+    }
+
+    /// The board of before says that it is over, and is let go when no child writes to it any more.
+    pub(super) fn part_with_former(&mut self, now: Instant) {
+        if let Some(former) = &mut self.former
+            && now.saturating_duration_since(former.since) >= LAST_LOOK
+        {
+            former.close(&self.global);
+            if former.slots.is_empty() {
+                self.former = None;
+            }
+        }
+    }
+
     /// Shows what children write that know only the board of before.
     pub(super) fn relay(&mut self) {
         if let Some(former) = &mut self.former {
@@ -146,9 +176,9 @@ impl Books {
         }
     }
 
-    /// The board of before, and the slots whose children write to it.
+    /// The board of before, and the slots whose children write to it, if there are any.
     pub(super) fn former(&self) -> Option<&Former> {
-        self.former.as_ref()
+        self.former.as_ref().filter(|it| !it.slots.is_empty())
     }
 
     /// In a forked child: the master's boards are none of its business.
@@ -171,9 +201,6 @@ impl Books {
     fn forget(&mut self, slot: u32) {
         if let Some(former) = &mut self.former {
             former.slots.retain(|(it, _)| *it != slot);
-            if former.slots.is_empty() {
-                self.former = None;
-            }
         }
     }
 

@@ -109,7 +109,18 @@ fn keeps(board: &Board, milter: &MilterConfig) -> bool {
     milter.most_slots() <= board.geometry().slots() && board.is_of_this_layout()
 }
 
-/// The board to go on with: the same, or a new one, to which children of before do not write; then that one as well, and their slots.
+/// The boards of a master that has taken over.
+pub(super) struct Boards {
+    /// The one that goes on.
+    pub(super) board: Board,
+    /// It is new, and has no name yet under which anybody looks for it.
+    pub(super) is_new: bool,
+    /// The one to which children of before write, and their slots.
+    pub(super) former: Option<Board>,
+    pub(super) on_former: Vec<u32>,
+}
+
+/// The board to go on with: the same, or a new one, to which children of before do not write.
 pub(super) fn boards(
     estate: (Board, Option<Board>),
     state: &State,
@@ -117,22 +128,33 @@ pub(super) fn boards(
     paths: &Paths,
     group: Option<u32>,
     report: &mut Report,
-) -> io::Result<(Board, Option<Board>, Vec<u32>)> {
+) -> io::Result<Boards> {
     let (board, former) = estate;
+    let same = |board, former, on_former| Boards {
+        board,
+        is_new: false,
+        former,
+        on_former,
+    };
     if keeps(&board, milter) {
         let slots = state.former.as_ref().map(|(_, slots)| slots.clone());
-        return Ok((board, former, slots.unwrap_or_default()));
+        return Ok(same(board, former, slots.unwrap_or_default()));
     }
     let spec = Spec {
         previous_instance: board.header().instance,
         ..boot::board_spec(milter, group)
     };
-    match boot::make_board(paths, &paths.board(), &spec) {
+    match boot::make_board(paths, &paths.trial_board(), &spec) {
         Ok(new) => {
             report.warning("a new scoreboard was made; totals go on, history begins anew");
             let slots = (0_u32..).zip(&state.slots);
             let slots = slots.filter(|(_, slot)| slot.child.is_some());
-            Ok((new, Some(board), slots.map(|(slot, _)| slot).collect()))
+            Ok(Boards {
+                board: new,
+                is_new: true,
+                former: Some(board),
+                on_former: slots.map(|(slot, _)| slot).collect(),
+            })
         }
         Err(refusal) if board.is_of_this_layout() => {
             report.warning(&format!(
@@ -140,7 +162,7 @@ pub(super) fn boards(
                 refusal.text,
                 board.geometry().slots()
             ));
-            Ok((board, former, Vec::new()))
+            Ok(same(board, former, Vec::new()))
         }
         Err(refusal) => Err(io::Error::other(refusal.text)),
     }

@@ -83,7 +83,7 @@ pub(super) fn inherit(
     )?;
     let group = boot::status_group(&milter, account.as_ref());
     let group = group.map_err(|refusal| io::Error::other(refusal.text))?;
-    let (board, former, on_former) = boards(
+    let boards = boards(
         (estate.board, estate.former),
         &state,
         &milter,
@@ -91,14 +91,18 @@ pub(super) fn inherit(
         group,
         &mut report,
     )?;
-    if let Err(error) = show(&estate.lock, &board, &milter, group) {
+    if let Err(error) = show(&estate.lock, &boards.board, &milter, group) {
         report.warning(&format!(
             "status_mode and status_group do not take effect: {error}"
         ));
     }
 
-    let mut books = Books::take_up(board, former, &on_former, &state, &milter);
+    let is_new = boards.is_new;
+    let mut books = Books::take_up(boards, &state, &milter);
     books.global.accepted += (in_hand.len() - before) as u64;
+    if is_new {
+        books.show(&paths)?;
+    }
     let mut children = estate.children;
     let slots = (milter.most_slots().max(state.slots_limit) as usize)
         .min(books.board.geometry().slots() as usize)

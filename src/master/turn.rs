@@ -218,6 +218,7 @@ impl Master {
     /// What is to be done about once a second.
     fn tick(&mut self, now: Instant, woken: bool) {
         self.books.repair();
+        self.books.part_with_former(now);
         for child in self.children.iter_mut().flatten() {
             child.repeat_orders();
         }
