@@ -302,6 +302,95 @@ fn another_port_is_opened_before_the_old_one_is_closed() {
     filtered_by(&milter, "one");
 }
 
+/// The milter on another host, with the same number.
+fn on_host(milter: &Milter, host: &str, settings: &str) {
+    milter.configure_milters(&format!(
+        "[milter.policy]\nport = \"inet:{}@{host}\"\npolicy = \"policy.lua\"\n{settings}\n",
+        milter.port
+    ));
+}
+
+#[test]
+fn a_port_that_another_program_has_is_refused_and_the_good_one_is_never_closed() {
+    let milter = Milter::started(&policy("one"), "");
+    let crowd = Crowd::of(4, &milter.address(), either);
+    let _other = std::net::TcpListener::bind(("127.0.0.2", milter.port)).unwrap();
+    // The same number; with 0.0.0.0 the milter's own port is in the way as well, and could be closed.
+    for host in ["127.0.0.2", "0.0.0.0"] {
+        on_host(&milter, host, "max_pooled_procs = 3");
+        milter
+            .pmx(&["restart"])
+            .expect(1)
+            .says("in use")
+            .says("the running milter is untouched");
+        assert_eq!(milter.json()["generation"], 1);
+    }
+    filtered_by(&milter, "one");
+    crowd.disperse();
+}
+
+#[test]
+fn a_port_that_is_lost_at_the_last_moment_fails_the_restart_and_the_old_one_serves() {
+    let milter = Milter::started(&policy("one"), "");
+    milter.write_policy(&slow("two"));
+    on_host(&milter, "127.0.0.2", "max_pooled_procs = 3");
+    let restart = milter.pmx_in_background(&["restart"]);
+    milter.wait_for_log("a restart is asked for");
+    let checks = || {
+        let named = |pid: i32, name: &str| {
+            let comm = |child: &i32| fs::read_to_string(format!("/proc/{child}/comm"));
+            let mut children = process::children(pid).into_iter();
+            children.find(|child| comm(child).unwrap_or_default().trim() == name)
+        };
+        named(named(milter.master(), "pmx-trial")?, "pmx-checker")
+    };
+    // Its surroundings have been looked at.
+    wait_until(SOON, "the trial checks the policy", checks);
+    let other = std::net::TcpListener::bind(("127.0.0.2", milter.port)).unwrap();
+    let outcome = restart
+        .wait(SOON)
+        .expect(1)
+        .says("it still listens on inet:")
+        .says("all else of the new configuration serves")
+        .prints("max_pooled_procs: ");
+    assert!(!outcome.out.contains("port:"), "{}", outcome.out);
+    assert!(!outcome.out.contains("smtpd_milters"), "{}", outcome.out);
+    filtered_by(&milter, "two");
+    let port = format!("port=inet:{}@127.0.0.1", milter.port);
+    milter.status().expect(0).prints(&port);
+    // Asked again when it is free.
+    drop(other);
+    milter
+        .pmx(&["restart"])
+        .expect(0)
+        .prints("port: ")
+        .prints("smtpd_milters = inet:127.0.0.2:");
+    assert!(Mta::open(&milter.address(), SOON).is_err());
+}
+
+#[test]
+fn a_port_that_overlaps_is_changed_and_one_that_is_written_otherwise_stays() {
+    let milter = Milter::started(&policy("one"), "");
+    on_host(&milter, "0.0.0.0", "");
+    let wide = milter.pmx(&["restart"]).expect(0).prints("port: ");
+    assert!(
+        wide.err.contains("was closed for an instant"),
+        "{}",
+        wide.err
+    );
+    filtered_by(&milter, "one");
+    milter.configure("");
+    milter
+        .pmx(&["restart"])
+        .expect(0)
+        .says("was closed for an instant");
+    filtered_by(&milter, "one");
+    on_host(&milter, "localhost", "");
+    let same = milter.pmx(&["restart"]).expect(0).prints("@localhost");
+    assert!(!same.err.contains("closed"), "{}", same.err);
+    filtered_by(&milter, "one");
+}
+
 #[test]
 fn the_mode_of_a_socket_that_stays_is_set_anew() {
     let milter = Milter::on_unix_socket(&policy("one"), "socket_mode = \"0600\"");

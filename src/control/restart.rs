@@ -18,7 +18,7 @@ use super::place::{Found, each_once, not_configured, running_in};
 use super::preflight::preflight;
 use super::running::Process;
 use super::terminal::{clean, complain, count, duration, say, warn};
-use super::{Exit, Launch, Place, check, running, start, stop};
+use super::{Exit, Launch, Place, check, leftovers, running, start, stop};
 
 /// How often it is looked for the answer.
 const LOOK: Duration = Duration::from_millis(20);
@@ -285,11 +285,12 @@ fn tell(milter: &MilterConfig, paths: &Paths, before: Option<u64>, answer: &str)
                     say(format_args!("    {change}"));
                 }
                 if changes.iter().any(|change| change.starts_with("port:")) {
-                    start::mta_lines(name, &milter.port)
-                        .iter()
-                        .for_each(|line| {
-                            say(line);
-                        });
+                    // What the board says: another restart may have been faster.
+                    let port = leftovers::port_of(&paths.board());
+                    let port = port.as_ref().unwrap_or(&milter.port);
+                    for line in start::mta_lines(name, port) {
+                        say(line);
+                    }
                 }
                 return Exit::Done;
             }
@@ -297,6 +298,11 @@ fn tell(milter: &MilterConfig, paths: &Paths, before: Option<u64>, answer: &str)
                 complain(safe(&text));
                 if generation(paths) == before {
                     untouched(name, running::is_there(paths));
+                } else if !changes.is_empty() {
+                    say(format_args!("{name}: what changed"));
+                    for change in &changes {
+                        say(format_args!("    {change}"));
+                    }
                 }
                 return Exit::from_code(status);
             }

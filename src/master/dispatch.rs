@@ -148,28 +148,12 @@ impl Master {
                         self.retire_what_is_due(now);
                     }
                 }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => {
-                        self.accept_batch = turn.max(1);
-                        return;
-                    }
-                    // The peer left again, or the network had an error of its own (accept(2)): the next one.
-                    Some(
-                        libc::ECONNABORTED
-                        | libc::EINTR
-                        | libc::EPROTO
-                        | libc::ENETDOWN
-                        | libc::ENOPROTOOPT
-                        | libc::EHOSTDOWN
-                        | libc::ENONET
-                        | libc::EHOSTUNREACH
-                        | libc::ENETUNREACH
-                        | libc::ETIMEDOUT
-                        | libc::ECONNRESET,
-                    ) => {}
-                    // Whatever else it is, it will not pass by being tried at once.
-                    _ => return self.resources_short(&error, now),
-                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.accept_batch = turn.max(1);
+                    return;
+                }
+                Err(error) if socket::concerns_one_connection(&error) => {}
+                Err(error) => return self.resources_short(&error, now),
             }
         }
     }

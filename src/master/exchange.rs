@@ -18,6 +18,8 @@ pub(super) struct Exchange {
     pub(super) id: String,
     /// What changed, and warnings.
     pub(super) lines: Vec<Line>,
+    /// Why it has not done all that was asked for.
+    pub(super) failed: Option<String>,
     /// When the first new child must be ready; put off while there is no slot for it.
     pub(super) deadline: Instant,
 }
@@ -63,7 +65,7 @@ impl Master {
                 self.milter.name,
                 self.generation
             );
-            self.finish_exchange(DONE, Line::Ready(nix::unistd::getpid().as_raw()));
+            self.succeed();
         } else if !new
             && (now >= self.exchange.as_ref().map_or(now, |it| it.deadline)
                 || self.books.global.crash_loop >= MOST_YOUNG_DEATHS)
@@ -84,6 +86,21 @@ impl Master {
         there >= self.slots_limit() && children.all(|child| child.generation() != self.generation)
     }
 
+    /// The new generation serves. Was that all?
+    fn succeed(&mut self) {
+        let failed = self.exchange.as_mut().and_then(|it| it.failed.take());
+        match failed {
+            None => self.finish_exchange(DONE, Line::Ready(nix::unistd::getpid().as_raw())),
+            Some(text) => {
+                let text = format!(
+                    "milter {}: {text}; all else of the new configuration serves",
+                    self.milter.name
+                );
+                self.finish_exchange(REFUSED, Line::Failed(1, text));
+            }
+        }
+    }
+
     fn finish_exchange(&mut self, result: u64, outcome: Line) {
         let Some(exchange) = self.exchange.take() else {
             return;
@@ -100,7 +117,7 @@ impl Master {
             exchange.lines.push(Line::Warning(
                 "another restart follows before every old child was exchanged".to_owned(),
             ));
-            self.finish_exchange(DONE, Line::Ready(nix::unistd::getpid().as_raw()));
+            self.succeed();
         }
     }
 

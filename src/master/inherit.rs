@@ -73,7 +73,7 @@ pub(super) fn inherit(
     let access = access.map_err(|refusal| io::Error::other(refusal.text))?;
     let mut in_hand = estate.in_hand;
     let before = in_hand.len();
-    let listener = port::go_on(
+    let port::Settled { listener, failed } = port::go_on(
         estate.listener,
         &state,
         &mut milter,
@@ -115,6 +115,10 @@ pub(super) fn inherit(
             wakes.add(&child.control, EpollEvent::new(EpollFlags::EPOLLIN, slot))?;
         }
     }
+    if let Some(text) = &failed {
+        log::error!("milter {}: {text}", milter.name);
+        report.no_change("port");
+    }
     let mut notify = Notify::new(state.foreground);
     notify.take_up(std::mem::take(&mut state.owed));
     let tcp = listener.is_tcp();
@@ -125,6 +129,7 @@ pub(super) fn inherit(
         exchange: Some(Exchange {
             id: request,
             lines: report.kept(),
+            failed,
             deadline: now + milter.start_timeout,
         }),
         askers: std::mem::take(&mut state.askers),

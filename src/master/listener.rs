@@ -3,12 +3,12 @@
 //! A stale unix socket is replaced, a live one refused. Until it listens a port refuses connections, so that an MTA applies its own default.
 #![forbid(unsafe_code)]
 
+mod address;
 mod handed;
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -22,11 +22,11 @@ use nix::sys::socket::{
 use nix::unistd::{AccessFlags, Gid, Uid};
 
 use crate::config::Port;
-use crate::sys::names;
 use crate::sys::process;
 use crate::sys::socket::somebody_listens;
 use crate::sys::user::effective_uid;
 
+pub(super) use address::{Relation, only_ours, relation};
 pub(super) use handed::ListenerState;
 
 /// Why a port cannot be had.
@@ -110,10 +110,8 @@ impl Listener {
     /// Binds a port.
     pub(super) fn bind(port: &Port, access: Access) -> Result<Listener, ListenError> {
         match port {
-            Port::Inet { port: number, host } => bind_tcp(port, host, *number, AddressFamily::Inet),
-            Port::Inet6 { port: number, host } => {
-                bind_tcp(port, host, *number, AddressFamily::Inet6)
-            }
+            Port::Inet { .. } => bind_tcp(port, AddressFamily::Inet),
+            Port::Inet6 { .. } => bind_tcp(port, AddressFamily::Inet6),
             Port::Unix(path) => bind_unix(port, path, access),
         }
     }
@@ -125,17 +123,14 @@ impl Listener {
         running: Option<&Port>,
         run_dir: &Path,
     ) -> Result<(), ListenError> {
-        let number = |port: &Port| match port {
-            Port::Inet { port, .. } | Port::Inet6 { port, .. } => Some(*port),
-            Port::Unix(_) => None,
-        };
-        if running == Some(port) {
+        let relation = running.map_or(Relation::Apart, |running| relation(running, port));
+        if relation == Relation::Same {
             return Ok(());
         }
         let Port::Unix(path) = port else {
             return match Listener::bind(port, access) {
-                // The same number on another address: who has it is most likely this milter, and it will have gone.
-                Err(ListenError::InUse(_)) if running.and_then(number) == number(port) => Ok(()),
+                // The milter itself has it, as far as it can be known here, and will close it.
+                Err(ListenError::InUse(_)) if relation == Relation::Overlap => Ok(()),
                 other => other.map(drop),
             };
         };
@@ -180,20 +175,9 @@ impl Listener {
     }
 }
 
-fn bind_tcp(
-    port: &Port,
-    host: &str,
-    number: u16,
-    family: AddressFamily,
-) -> Result<Listener, ListenError> {
-    let wanted_v4 = family == AddressFamily::Inet;
-    let address = match names::host(host) {
-        Ok(addresses) => addresses.into_iter().find(|it| it.is_ipv4() == wanted_v4),
-        Err(error) => return Err(ListenError::Host(port.clone(), error.to_string())),
-    };
-    let address = address.map(|address| SocketAddr::new(address, number));
-    let Some(address) = address else {
-        return Err(ListenError::Host(port.clone(), "only others".to_owned()));
+fn bind_tcp(port: &Port, family: AddressFamily) -> Result<Listener, ListenError> {
+    let Some(address) = address::of(port)? else {
+        return Err(ListenError::Host(port.clone(), "none".to_owned()));
     };
     let system = |what, error: nix::errno::Errno| match error {
         nix::errno::Errno::EADDRINUSE => ListenError::InUse(port.clone()),

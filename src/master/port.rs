@@ -3,16 +3,29 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use super::child::InHand;
 use super::handover::State;
-use super::listener::{Access, ListenError, Listener};
+use super::listener::{Access, ListenError, Listener, Relation, relation};
 use super::report::Report;
 use crate::config::{MilterConfig, Port};
+use crate::sys::backlog::BacklogGauge;
 use crate::sys::socket;
 use crate::worker::Treatment;
 
-/// The port that is configured: the same socket as before, or another one that listens before the old one is closed.
+/// Where the milter listens from now on.
+pub(super) struct Settled {
+    pub(super) listener: Listener,
+    /// Why that is not where the configuration says.
+    pub(super) failed: Option<String>,
+}
+
+/// The port that is configured: the same socket as before, or another one that listens before the old one is closed. If it cannot be had, the
+/// milter keeps the port of before, and `milter` says so.
+///
+/// # Errors
+/// When there is no port any more.
 pub(super) fn go_on(
     old: Listener,
     state: &State,
@@ -20,13 +33,15 @@ pub(super) fn go_on(
     access: Access,
     in_hand: &mut VecDeque<InHand>,
     report: &mut Report,
-) -> io::Result<Listener> {
+) -> io::Result<Settled> {
     let queue = milter.listen_queue_size;
     let was: Option<Port> = state
         .listener
         .as_ref()
         .and_then(|listener| listener.port.parse().ok());
-    let Some(was) = was.filter(|was| *was != milter.port) else {
+    let settled = |listener, failed| Ok(Settled { listener, failed });
+    let same = was.filter(|was| relation(was, &milter.port) != Relation::Same);
+    let Some(was) = same else {
         // Again, for the length of its queue may have changed.
         let listening = old.listen(&milter.port, queue).map_err(|it| it.to_string());
         let adjusted = old.adjust(access).map_err(|error| {
@@ -35,7 +50,7 @@ pub(super) fn go_on(
         for text in [listening, adjusted].into_iter().filter_map(Result::err) {
             report.warning(&text);
         }
-        return Ok(old);
+        return settled(old, None);
     };
     let open = |port: &Port| {
         let listener = Listener::bind(port, access)?;
@@ -46,52 +61,92 @@ pub(super) fn go_on(
     };
     match open(&milter.port) {
         Ok(new) => {
-            close(old, in_hand);
-            Ok(new)
+            close(old, in_hand, report);
+            settled(new, None)
         }
-        // The same number on an address that overlaps: only one of both can listen.
-        Err(ListenError::InUse(_))
-            if number(&was).is_some() && number(&was) == number(&milter.port) =>
-        {
-            close(old, in_hand);
+        // Only one of both can listen.
+        Err(ListenError::InUse(_)) if relation(&was, &milter.port) == Relation::Overlap => {
+            close(old, in_hand, report);
             match open(&milter.port) {
                 Ok(new) => {
                     report.warning(&format!(
                         "{was} and {} overlap: the port was closed for an instant",
                         milter.port
                     ));
-                    Ok(new)
+                    settled(new, None)
                 }
                 Err(error) => {
-                    report.warning(&format!("{error}; it listens on {was} again"));
+                    let text = format!(
+                        "{error}; it listens on {was} again, which was closed for an instant"
+                    );
                     milter.port = was;
-                    open(&milter.port).map_err(io::Error::other)
+                    let again = open(&milter.port).map_err(io::Error::other)?;
+                    settled(again, Some(text))
                 }
             }
         }
         Err(error) => {
-            report.warning(&format!("{error}; it still listens on {was}"));
+            let text = format!("{error}; it still listens on {was}");
             milter.port = was;
-            Ok(old)
+            settled(old, Some(text))
         }
     }
 }
 
-fn number(port: &Port) -> Option<u16> {
-    match port {
-        Port::Inet { port, .. } | Port::Inet6 { port, .. } => Some(*port),
-        Port::Unix(_) => None,
+/// Closes a port: the connections that wait in it are taken first.
+fn close(listener: Listener, in_hand: &mut VecDeque<InHand>, report: &mut Report) {
+    listener.remove_file();
+    let tcp = listener.is_tcp();
+    let (waiting, error) = drain(|| socket::accept(listener.socket()));
+    in_hand.extend(waiting.into_iter().map(|socket| InHand {
+        socket,
+        treatment: Treatment::Policy,
+        tcp,
+    }));
+    if let Some(error) = error {
+        let left = BacklogGauge::new(tcp).read(listener.socket());
+        report.warning(&format!(
+            "connections that waited in the old port are cut ({}): {error}",
+            left.map_or("unknown how many".to_owned(), |left| left.to_string())
+        ));
     }
 }
 
-/// Closes a port: the connections that wait in it are taken first.
-fn close(listener: Listener, in_hand: &mut VecDeque<InHand>) {
-    listener.remove_file();
-    while let Ok(socket) = socket::accept(listener.socket()) {
-        in_hand.push_back(InHand {
-            socket,
-            treatment: Treatment::Policy,
-            tcp: listener.is_tcp(),
-        });
+/// Everybody who waits, and what kept the others from being accepted.
+fn drain(mut accept: impl FnMut() -> io::Result<OwnedFd>) -> (Vec<OwnedFd>, Option<io::Error>) {
+    let mut waiting = Vec::new();
+    loop {
+        match accept() {
+            Ok(socket) => waiting.push(socket),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (waiting, None),
+            Err(error) if socket::concerns_one_connection(&error) => {}
+            Err(error) => return (waiting, Some(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_who_left_while_he_waited_keeps_nobody_behind_him_from_being_taken() {
+        let null = || std::fs::File::open("/dev/null").map(OwnedFd::from);
+        let failed = |errno| Err(io::Error::from_raw_os_error(errno));
+        let mut queue = VecDeque::from([
+            null(),
+            failed(libc::ECONNABORTED),
+            null(),
+            failed(libc::EINTR),
+            failed(libc::EAGAIN),
+            null(),
+        ]);
+        let (taken, error) = drain(|| queue.pop_front().unwrap());
+        assert_eq!((taken.len(), error.is_none(), queue.len()), (2, true, 1));
+        let mut queue = VecDeque::from([null(), failed(libc::EMFILE), null()]);
+        let (taken, error) = drain(|| queue.pop_front().unwrap());
+        assert_eq!(taken.len(), 1);
+        assert_eq!(error.unwrap().raw_os_error(), Some(libc::EMFILE));
     }
 }

@@ -105,6 +105,14 @@ impl Report {
         }
     }
 
+    /// A key was not changed after all.
+    pub(super) fn no_change(&mut self, key: &str) {
+        if let Report::Kept(lines) = self {
+            let of_key = |text: &str| text.split_once(": ").is_some_and(|(name, _)| name == key);
+            lines.retain(|line| !matches!(line, Line::Changed(text) if of_key(text)));
+        }
+    }
+
     /// What was kept.
     pub(super) fn kept(self) -> Vec<Line> {
         match self {

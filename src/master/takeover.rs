@@ -10,10 +10,11 @@ use std::io::Write;
 
 use nix::unistd::Pid;
 
-use super::boot::{Refusal, refuse, status};
+use super::boot::{self, Refusal, refuse, status};
 use super::estate::Estate;
 use super::handover::{self, Program, State};
 use super::inherit;
+use super::listener;
 use super::plan::{self, Plan};
 use super::report::Line;
 use super::{Report, Setup, end};
@@ -104,6 +105,8 @@ fn try_out(state: i32, plan: i32, request: i32) -> Result<(), Refusal> {
         .map_err(in_full)?;
     let paths = Paths::new(&state.run_dir, &milter.name);
     estate.suits(&milter, &paths).map_err(in_full)?;
+    listener::only_ours(&estate.listener, &milter.port)
+        .map_err(|error| in_full(boot::no_port(&error)))?;
     // Whoever ends the master must not have to wait for a policy that is being checked before the port is free.
     drop(estate);
     surroundings(&milter, &state, account.as_ref())?;

@@ -29,6 +29,27 @@ pub fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Was it one connection only that could not be accepted? The peer left again, or the network had an error of its own (accept(2)); the next
+/// one may be had at once. Of anything else more tries at once make nothing better.
+pub fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ETIMEDOUT
+                | libc::ECONNRESET
+        )
+    )
+}
+
 /// Does somebody listen on this unix socket? Never waits: one whose queue of connections is full listens too.
 ///
 /// # Errors
