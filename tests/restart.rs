@@ -302,6 +302,24 @@ fn another_port_is_opened_before_the_old_one_is_closed() {
     filtered_by(&milter, "one");
 }
 
+/// The child of this name.
+fn child_named(pid: i32, name: &str) -> Option<i32> {
+    let comm = |child: &i32| fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+    let mut children = process::children(pid).into_iter();
+    children.find(|child| comm(child).trim() == name)
+}
+
+/// The process that reads the policy in a trial.
+fn checker(milter: &Milter) -> Option<i32> {
+    child_named(child_named(milter.master(), "pmx-trial")?, "pmx-checker")
+}
+
+/// Waits until a trial reads the policy: all else has been looked at then.
+#[track_caller]
+fn wait_for_checker(milter: &Milter) {
+    wait_until(SOON, "the trial's checker", || checker(milter));
+}
+
 /// The milter on another host, with the same number.
 fn on_host(milter: &Milter, host: &str, settings: &str) {
     milter.configure_milters(&format!(
@@ -335,17 +353,7 @@ fn a_port_that_is_lost_at_the_last_moment_fails_the_restart_and_the_old_one_serv
     milter.write_policy(&slow("two"));
     on_host(&milter, "127.0.0.2", "max_pooled_procs = 3");
     let restart = milter.pmx_in_background(&["restart"]);
-    milter.wait_for_log("a restart is asked for");
-    let checks = || {
-        let named = |pid: i32, name: &str| {
-            let comm = |child: &i32| fs::read_to_string(format!("/proc/{child}/comm"));
-            let mut children = process::children(pid).into_iter();
-            children.find(|child| comm(child).unwrap_or_default().trim() == name)
-        };
-        named(named(milter.master(), "pmx-trial")?, "pmx-checker")
-    };
-    // Its surroundings have been looked at.
-    wait_until(SOON, "the trial checks the policy", checks);
+    wait_for_checker(&milter);
     let other = std::net::TcpListener::bind(("127.0.0.2", milter.port)).unwrap();
     let outcome = restart
         .wait(SOON)
@@ -598,6 +606,34 @@ fn only_the_very_bytes_that_were_asked_for_are_obeyed() {
 }
 
 #[test]
+fn a_takeover_that_fails_is_told_and_children_finish_what_they_have() {
+    let milter = Milter::started(&policy("one"), "");
+    let mut open = milter.session();
+    open.begin(&message()).unwrap();
+    milter.write_policy(&slow("two"));
+    let restart = milter.pmx_in_background(&["restart"]);
+    wait_for_checker(&milter);
+    // What must not be removed is removed after the trial has looked at it.
+    let lock = milter.run_dir().join("policy.lock");
+    let kept = milter.path("kept");
+    fs::rename(&lock, &kept).unwrap();
+    fs::copy(&kept, &lock).unwrap();
+    restart
+        .wait(SOON)
+        .expect(1)
+        .says("cannot take over: the lock file is another one by now");
+    milter.wait_for_log("cannot take over: the lock file is another one by now");
+    assert!(open.complete(&message()).unwrap().is_taken());
+    open.quit().unwrap();
+    wait_until(SOON, "nobody is left", || {
+        milter.processes().is_empty().then_some(())
+    });
+    milter.write_policy(&policy("one"));
+    milter.start();
+    filtered_by(&milter, "one");
+}
+
+#[test]
 fn children_that_do_not_come_up_leave_the_old_ones_serving_and_are_told() {
     let milter = Milter::started(&policy("one"), "max_pooled_procs = 1");
     // What the old ones finish does not make the new ones look well.
@@ -751,24 +787,13 @@ mod needs_root {
         let milter = Milter::started(&policy("one"), "");
         milter.write_policy(&slow("two"));
         let restart = milter.pmx_in_background(&["restart"]);
-        milter.wait_for_log("a restart is asked for");
-        let master = milter.master();
-        let named = |pid: i32, name: &str| {
-            process::children(pid).into_iter().find(|child| {
-                fs::read_to_string(format!("/proc/{child}/comm"))
-                    .unwrap_or_default()
-                    .trim()
-                    == name
-            })
-        };
         let mut seen = Vec::new();
         let end = std::time::Instant::now() + SOON;
         let is_alone = |links: &[String]| {
             links.len() == 4 && links[..3] == ["/dev/null"; 3] && links[3].starts_with("pipe:")
         };
         while !is_alone(&seen) && std::time::Instant::now() < end {
-            let found = named(master, "pmx-trial").and_then(|trial| named(trial, "pmx-checker"));
-            if let Some(links) = found.and_then(open_files) {
+            if let Some(links) = checker(&milter).and_then(open_files) {
                 seen = links;
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -49,18 +49,19 @@ pub(super) fn inherit(
     process::keep_others_out();
     process::set_umask(milter.umask);
     process::set_name(&format!("pmx-m {}", milter.name));
-    let descriptors = process::raise_descriptor_limit();
-    let signals = signal::descriptor(&signal::MASTER)?;
-    capability::keep_what_a_master_needs()?;
     let paths = Paths::new(&state.run_dir, &milter.name);
-    let estate = Estate::take_up(&state, &mut inherited)?;
-    hold(&estate.lock, now + LOOKERS)?;
-
+    // First of all: whatever goes wrong is to be told somewhere.
     let mut report = Report::Kept(changes.into_iter().map(Line::Changed).collect());
     if let Err(error) = boot::start_log(&milter, &paths, account.as_ref(), &mut report) {
         report.warning(&error.to_string());
     }
     boot::say_sandbox(&milter);
+    let descriptors = process::raise_descriptor_limit();
+    let signals = signal::descriptor(&signal::MASTER)?;
+    capability::keep_what_a_master_needs()?;
+    let estate = Estate::take_up(&state, &mut inherited)?;
+    hold(&estate.lock, now + LOOKERS)?;
+
     let capacity = boot::capacity(&milter, descriptors);
     boot::warn_early(
         &milter,

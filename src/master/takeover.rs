@@ -22,7 +22,7 @@ use crate::checker::{self, Keeps};
 use crate::config::{Config, MilterConfig, MilterName, Port};
 use crate::policy::{Bundle, Limits};
 use crate::run_dir::Paths;
-use crate::run_dir::request::Request;
+use crate::run_dir::request::{self, Request};
 use crate::sys::exec::{self, Inherited};
 use crate::sys::user::{self, Account};
 use crate::sys::{capability, process};
@@ -210,21 +210,35 @@ pub(super) fn check_policy(
 }
 
 fn takeover(state: i32, plan: i32) -> i32 {
-    let taken = (|| -> std::io::Result<_> {
-        let mut inherited = Inherited::default();
+    let mut inherited = Inherited::default();
+    let mut read = || -> std::io::Result<_> {
         let (state, plan) = (inherited.take(state)?, inherited.take(plan)?);
         let state = State::decode(&exec::read_whole(&state)?).map_err(std::io::Error::other)?;
-        let plan = Plan::decode(&exec::read_whole(&plan)?)?;
-        inherit::inherit(state, plan, inherited)
-    })();
-    match taken {
+        Ok((state, Plan::decode(&exec::read_whole(&plan)?)?))
+    };
+    let (state, plan) = match read() {
+        Ok(both) => both,
+        Err(error) => {
+            // The trial read the same a moment ago. Who asked is not known, and the log is not open.
+            eprintln!("pmx-milter: cannot take over: {error}");
+            return status::GENERIC;
+        }
+    };
+    let paths = Paths::new(&state.run_dir, &plan.milter.name);
+    let asked = plan.request.clone();
+    match inherit::inherit(state, plan, inherited) {
         Ok(master) => end(master.serve()),
         Err(error) => {
             // The trial went well a moment ago. Children see that their master is gone, and finish what they have.
-            eprintln!("pmx-milter: cannot take over: {error}");
-            log::error!(
-                "the next program cannot take over: {error}; its children finish what they have, start the milter anew"
+            let text = format!(
+                "the next program cannot take over: {error}; the milter's children finish what they have, start it anew"
             );
+            log::error!("{text}");
+            // Nobody else will.
+            let line = Line::Failed(status::GENERIC, text).encode();
+            if let Err(error) = request::answer(&paths, &asked, &line) {
+                log::error!("whoever asked for a restart cannot be answered: {error}");
+            }
             status::GENERIC
         }
     }
