@@ -765,6 +765,67 @@ fn a_new_board_has_everything_on_it_before_it_has_its_name() {
     assert_eq!(milter.left_behind(), ["policy.scoreboard.last"]);
 }
 
+mod needs_mounts {
+    use super::*;
+
+    /// In a mount namespace of its own with a small tmpfs on the run directory ($1): the program is $2, its configuration $3, the log $4.
+    const IN_A_SMALL_TMPFS: &str = r#"
+        set -u; mount -t tmpfs -o size=16m,mode=755 none "$1" || exit 99
+        pmx() { "$program" -c "$conf" "$@"; }
+        run=$1 program=$2 conf=$3 log=$4 times=0
+        fill() { dd if=/dev/zero of="$run/fill" bs=4k 2>/dev/null; true; }
+        told() { i=0; until [ "$(grep -c "$1" "$log")" -ge "$2" ]; do i=$((i + 1)); [ $i -lt 3000 ] || exit 98; sleep 0.01; done; }
+        pmx start || exit 97
+        fill; pmx restart; echo "full: $?"; rm "$run/fill"
+        # Loads slowly, so that there is time to fill the directory before the answer.
+        cp "$5" "$6"
+        for when in never later; do
+            times=$((times + 1))
+            pmx restart & asker=$!
+            told "a restart is asked for" $times
+            fill
+            if [ $when = later ]; then told "cannot be answered" 2; rm "$run/fill"; fi
+            wait $asker; echo "$when: $?"
+            rm -f "$run/fill"
+        done
+        pmx stop
+        ls -A "$run"
+    "#;
+
+    #[test]
+    fn a_run_directory_without_room_is_told_and_no_answer_is_waited_for_in_vain() {
+        let milter = Milter::new(&policy("one"));
+        milter.write("slow.lua", &slow("one"));
+        let dir = milter.run_dir();
+        fs::create_dir_all(&dir).unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "sh", "-c", IN_A_SMALL_TMPFS, "sh"])
+            .args([&dir, Path::new(support::milter::PROGRAM)])
+            .args(["pmx.conf", "log", "slow.lua", "policy.lua"].map(|name| milter.path(name)))
+            .env("PMX_TEST_DIR", milter.path(""))
+            .current_dir("/");
+        let outcome = support::command::run(command, 4 * SOON).expect(0);
+        let outcome = outcome
+            .prints("full: 1")
+            .says("No space left on device")
+            .says("; free some space there, or enlarge it")
+            .prints("never: 0")
+            .says("is there no space left?")
+            .prints("later: 0");
+        let (_, later) = outcome.out.split_once("never: 0").unwrap();
+        assert!(later.contains("nothing changed"), "{}", outcome.out);
+        assert!(
+            outcome
+                .out
+                .trim_end()
+                .ends_with("policy.lock\npolicy.scoreboard.last"),
+            "{}",
+            outcome.out
+        );
+    }
+}
+
 mod needs_root {
     use super::*;
 

@@ -207,6 +207,7 @@ fn try_boot(setup: Setup, report: &mut Report) -> Result<Option<Box<Master>>, Re
         in_hand: VecDeque::new(),
         generation: 1,
         askers: Vec::new(),
+        unanswered: Vec::new(),
         trial: None,
         exchange: None,
         successors: 0,

@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
+use super::asked::{DONE, REFUSED};
 use super::report::Line;
-use super::trial::{DONE, REFUSED};
 use super::{Master, Phase};
 
 /// Children of the new generation that may die young, one after another, before the restart counts as failed.

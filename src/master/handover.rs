@@ -60,6 +60,9 @@ pub(super) struct State {
     pub(super) in_hand: Vec<InHandState>,
     /// Who else has asked for a restart.
     pub(super) askers: Vec<Asker>,
+    /// Answers that could not be written.
+    #[serde(default)]
+    pub(super) unanswered: Vec<(String, String)>,
     /// What systemd is still to be told.
     pub(super) owed: Vec<String>,
 }
@@ -305,6 +308,7 @@ impl Master {
                 .map(|listener| listener.hand_over(&self.milter.port)),
             in_hand: self.in_hand.iter().map(InHandState::from).collect(),
             askers: self.askers.clone(),
+            unanswered: self.unanswered.clone(),
             owed: self.notify.owed().to_vec(),
         }
     }

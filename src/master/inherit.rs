@@ -134,6 +134,7 @@ pub(super) fn inherit(
             deadline: now + milter.start_timeout,
         }),
         askers: std::mem::take(&mut state.askers),
+        unanswered: std::mem::take(&mut state.unanswered),
         trial: None,
         successors: 0,
         slots_before: state.slots_limit,

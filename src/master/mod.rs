@@ -6,6 +6,7 @@
 //! are the side that goes, `takeover`, `estate` and `inherit` the one that comes, `exchange` what it then does to the pool.
 #![forbid(unsafe_code)]
 
+mod asked;
 mod board;
 mod boot;
 mod child;
@@ -127,6 +128,8 @@ struct Master {
     generation: u64,
     /// Who has asked for a restart, by signal; each has put a request into the run directory.
     askers: Vec<Asker>,
+    /// Answers to them that could not be written: id and text.
+    unanswered: Vec<(String, String)>,
     /// The program that is to take over is tried.
     trial: Option<Trial>,
     /// The restart that goes on.

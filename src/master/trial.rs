@@ -1,5 +1,5 @@
-//! The side of a restart that goes: a request is read, the program that is to take over tries it in a process of its own, and only then does
-//! this process become that program.
+//! The side of a restart that goes: the program that is to take over tries it in a process of its own, and only then does this process
+//! become that program.
 //!
 //! Nothing waits: the trial says over a pipe what it thinks, while mail goes on. Executing keeps the process, and with it the pid, the
 //! children, the locks (fcntl(2): record locks are preserved across execve) and every descriptor that is not marked to close, so that
@@ -16,14 +16,12 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::signalfd::siginfo;
 use nix::unistd::Pid;
 
 use super::report::Line;
 use super::takeover::{TAKEOVER, TRIAL};
-use super::{Master, Phase, turn};
-use crate::run_dir::request::{self, Asker, Found, Request};
-use crate::sys::clock;
+use super::{Master, turn};
+use crate::run_dir::request::Request;
 use crate::sys::exec::{self, AcrossExec};
 use crate::sys::process::{self, Ended, Forked};
 
@@ -34,12 +32,6 @@ const MOST_BYTES: usize = 256 << 10;
 /// What is read of it at once, and how often in one turn: one that never ends holds up nobody.
 const CHUNK: usize = 4096;
 const MOST_CHUNKS: usize = 64;
-/// Processes that ask at once. The others are heard when they ask again.
-const MOST_ASKERS: usize = 64;
-/// `reload_result` of the board.
-pub(super) const DONE: u64 = 1;
-pub(super) const REFUSED: u64 = 2;
-
 /// A trial that goes on.
 #[derive(Debug)]
 pub(super) struct Trial {
@@ -63,71 +55,12 @@ enum Judgement {
 }
 
 impl Master {
-    /// A process says that its request waits. Only one that may signal us can say so, which our children cannot.
-    pub(super) fn asked(&mut self, signal: &siginfo) {
-        let asker = match (signal.ssi_code, i32::try_from(signal.ssi_pid)) {
-            (libc::SI_QUEUE, Ok(pid)) => Asker {
-                pid,
-                digest: signal.ssi_ptr,
-            },
-            _ => return,
-        };
-        if self.askers.len() < MOST_ASKERS && !self.askers.contains(&asker) {
-            self.askers.push(asker);
-        }
-    }
-
-    /// Looks for requests and begins the trial of one. One at a time: the next one waits in the run directory.
-    pub(super) fn serve_requests(&mut self, now: Instant) {
-        // Who fills the directory with nonsense costs a turn no more than this.
-        for _ in 0..MOST_ASKERS {
-            // A start that fails answers by going away.
-            if self.askers.is_empty()
-                || self.trial.is_some()
-                || matches!(self.phase, Phase::Starting(_))
-            {
-                return;
-            }
-            match request::take(&self.paths, &self.askers) {
-                Found::Request(request, asker) => self.serve_request(request, asker, now),
-                Found::Unusable(why, id) => {
-                    log::warn!("milter {}: {why}; it is ignored", self.milter.name);
-                    if let Some(id) = id {
-                        let text = format!("milter {}: {why}; try again", self.milter.name);
-                        self.answer(&id, &[Line::Failed(1, text)]);
-                    }
-                }
-                Found::Nothing => self.askers.clear(),
-            }
-        }
-    }
-
-    fn serve_request(&mut self, request: Box<Request>, asker: Pid, now: Instant) {
-        self.books.global.reload_at_ns = clock::boottime_ns();
-        self.books.global.reload_result = 0;
-        if self.phase != Phase::Running {
-            let text = format!("milter {}: it is being stopped", self.milter.name);
-            return self.refuse(&request.id, 1, &text);
-        }
-        log::info!(
-            "milter {}: a restart is asked for, with {}",
-            self.milter.name,
-            request.program.display()
-        );
-        self.notify.reloading();
-        let id = request.id.clone();
-        let program = request.program.clone();
-        if let Err(error) = self.try_out(request, asker, now) {
-            let text = format!(
-                "milter {}: {} cannot be tried out: {error}",
-                self.milter.name,
-                program.display()
-            );
-            self.refuse(&id, 1, &text);
-        }
-    }
-
-    fn try_out(&mut self, request: Box<Request>, asker: Pid, now: Instant) -> io::Result<()> {
+    pub(super) fn try_out(
+        &mut self,
+        request: Box<Request>,
+        asker: Pid,
+        now: Instant,
+    ) -> io::Result<()> {
         let program = exec::open_program(&request.program)?;
         if !exec::may_replace_us(&program, asker)? {
             return Err(io::Error::new(
@@ -348,34 +281,11 @@ impl Master {
         )
     }
 
-    /// A restart that comes to nothing: the milter goes on as it is.
-    pub(super) fn refuse(&mut self, id: &str, status: i32, text: &str) {
-        log::warn!("restart refused: {text}");
-        self.books.global.reload_result = REFUSED;
-        // To one that is being stopped systemd was told nothing of it.
-        if self.phase == Phase::Running {
-            self.notify.ready();
-        }
-        let line = Line::Failed(status, text.to_owned());
-        self.answer(id, &[line]);
-    }
-
     /// The milter is being stopped: nobody takes over any more.
     pub(super) fn give_up_trial(&mut self) {
         if let Some(trial) = self.end_trial() {
             let text = format!("milter {}: it is being stopped", self.milter.name);
             self.refuse(&trial.request.id, 1, &text);
-        }
-    }
-
-    /// Answers whoever asked for a restart.
-    pub(super) fn answer(&self, id: &str, lines: &[Line]) {
-        let text: String = lines.iter().map(Line::encode).collect();
-        if let Err(error) = request::answer(&self.paths, id, &text) {
-            log::warn!(
-                "milter {}: whoever asked for a restart cannot be answered: {error}",
-                self.milter.name
-            );
         }
     }
 }

@@ -219,6 +219,7 @@ impl Master {
     fn tick(&mut self, now: Instant, woken: bool) {
         self.books.repair();
         self.books.part_with_former(now);
+        self.answer_at_last();
         for child in self.children.iter_mut().flatten() {
             child.repeat_orders();
         }

@@ -55,6 +55,8 @@ pub struct Asked {
     /// What the master is to be told with the signal: it takes a request of no other bytes. A signal carries no more than 64 bits; to find
     /// other bytes of one given digest takes 2^64 trials, and the request is there for seconds.
     pub digest: u64,
+    /// CLOCK_BOOTTIME ns when it was made.
+    pub made_ns: u64,
     /// Locked for as long as it is open.
     _file: File,
 }
@@ -89,6 +91,7 @@ impl Request {
         let give = (user::effective_uid() == 0 && owner.uid() != 0).then_some(owner.uid());
         Ok(Asked {
             digest: digest(&bytes),
+            made_ns: clock::boottime_ns(),
             _file: put(&paths.request(&self.id), &bytes, give)?,
         })
     }
