@@ -180,6 +180,68 @@ fn sizes_of_pool_and_children_change_without_a_gap_and_what_changed_is_told() {
 }
 
 #[test]
+fn everybody_is_served_in_every_phase_of_a_restart() {
+    // Long enough that each phase lasts for as long as this test wants.
+    let patient = "start_timeout = \"10m\"\ncallback_timeout = \"10m\"";
+    for pool in [
+        "max_pooled_procs = 1",
+        "max_pooled_procs = 3",
+        "max_pooled_procs = 0",
+    ] {
+        let milter = Milter::started(&policy("one"), &format!("{patient}\n{pool}"));
+        let mut open = milter.session();
+        let crowd = Crowd::of(12, &milter.address(), either);
+        crowd.all_are_served("before");
+        milter.write_policy(&slow("two"));
+        let mut restart = milter.pmx_in_background(&["restart"]);
+        let reading = wait_for_checker(&milter);
+        process::signal(reading, Signal::SIGSTOP);
+        crowd.all_are_served("while the policy is tried");
+        process::signal(reading, Signal::SIGCONT);
+        let held = new_children(&milter);
+        for child in &held {
+            process::signal(*child, Signal::SIGSTOP);
+        }
+        crowd.all_are_served("while no new child is ready");
+        assert!(!restart.has_ended(), "{}", restart.said());
+        for child in &held {
+            process::signal(*child, Signal::SIGCONT);
+        }
+        restart.wait(SOON).expect(0);
+        crowd.all_are_served("while old children finish");
+        filtered_by(&milter, "two");
+        assert!(
+            open.message(&message())
+                .unwrap()
+                .adds_header("X-Filter", "one")
+        );
+        open.quit().unwrap();
+        let (_, messages) = crowd.disperse();
+        let json = milter.wait_json("all is finished", |json| {
+            json["pool"]["requests"] == 0 && json["pool"]["retiring"] == 0
+        });
+        assert_eq!(count(&json["pool"]["messages"]), messages + 2);
+        assert_eq!(json["deaths"].as_array().unwrap().len(), 0, "{json:#}");
+    }
+}
+
+/// The children of the second generation, once the first of them is there; none of them can be ready yet.
+#[track_caller]
+fn new_children(milter: &Milter) -> Vec<i32> {
+    let json = milter.wait_json("a child of the new generation", |json| {
+        let mut slots = json["slots"].as_array().unwrap().iter();
+        slots.any(|slot| slot["generation"] == 2 && !slot["pid"].is_null())
+    });
+    let slots = json["slots"].as_array().unwrap().iter();
+    let new = slots.filter(|slot| slot["generation"] == 2 && !slot["pid"].is_null());
+    new.map(|slot| {
+        assert_eq!(slot["state"], "starting", "{slot:#}");
+        support::milter::pid(&slot["pid"])
+    })
+    .collect()
+}
+
+#[test]
 fn a_session_keeps_the_policy_it_began_with_and_new_ones_get_the_new_one_at_once() {
     let milter = Milter::started(&policy("one"), "max_pooled_procs = 1");
     let mut open = milter.session();
@@ -316,8 +378,8 @@ fn checker(milter: &Milter) -> Option<i32> {
 
 /// Waits until a trial reads the policy: all else has been looked at then.
 #[track_caller]
-fn wait_for_checker(milter: &Milter) {
-    wait_until(SOON, "the trial's checker", || checker(milter));
+fn wait_for_checker(milter: &Milter) -> i32 {
+    wait_until(SOON, "the trial's checker", || checker(milter))
 }
 
 /// The milter on another host, with the same number.

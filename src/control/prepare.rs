@@ -132,56 +132,54 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn only_roots_own_single_files_are_given_away() {
-        if crate::sys::user::effective_uid() != 0 {
-            eprintln!("skipped: needs root");
-            return;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let run = dir.path().join("run");
-        let account = Account {
-            name: "somebody".to_owned(),
-            uid: 54_321,
-            gid: 54_321,
-            groups: vec![54_321],
-        };
-        for_user(&run, &account).unwrap();
-        let secret = dir.path().join("secret");
-        fs::write(&secret, "x").unwrap();
-        fs::write(run.join("a.lock"), "").unwrap();
-        fs::hard_link(&secret, run.join("b.lock")).unwrap();
-        std::os::unix::fs::symlink(&secret, run.join("c.lock")).unwrap();
-        for_user(&run, &account).unwrap();
-        let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
-        assert_eq!(owner(&run), account.uid);
-        assert_eq!(owner(&run.join("a.lock")), account.uid);
-        assert_eq!(owner(&secret), 0);
-        assert_eq!(owner(&run.join("c.lock")), 0);
-    }
+    mod needs_root {
+        use std::os::unix::fs::PermissionsExt;
 
-    #[test]
-    fn a_directory_of_a_third_user_is_refused() {
-        if crate::sys::user::effective_uid() != 0 {
-            eprintln!("skipped: needs root");
-            return;
+        use super::*;
+
+        fn somebody() -> Account {
+            assert_eq!(
+                crate::sys::user::effective_uid(),
+                0,
+                "this test needs root: run tests/run, or leave it out with -- --skip needs_root::"
+            );
+            Account {
+                name: "somebody".to_owned(),
+                uid: 54_321,
+                gid: 54_321,
+                groups: vec![54_321],
+            }
         }
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::chown(dir.path(), Some(12_345), None).unwrap();
-        fs::set_permissions(
-            dir.path(),
-            <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755),
-        )
-        .unwrap();
-        let account = Account {
-            name: "somebody".to_owned(),
-            uid: 54_321,
-            gid: 54_321,
-            groups: vec![54_321],
-        };
-        assert!(matches!(
-            for_user(dir.path(), &account),
-            Err(PrepareError::Foreign(_, 12_345))
-        ));
+
+        #[test]
+        fn only_roots_own_single_files_are_given_away() {
+            let account = somebody();
+            let dir = tempfile::tempdir().unwrap();
+            let run = dir.path().join("run");
+            for_user(&run, &account).unwrap();
+            let secret = dir.path().join("secret");
+            fs::write(&secret, "x").unwrap();
+            fs::write(run.join("a.lock"), "").unwrap();
+            fs::hard_link(&secret, run.join("b.lock")).unwrap();
+            std::os::unix::fs::symlink(&secret, run.join("c.lock")).unwrap();
+            for_user(&run, &account).unwrap();
+            let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
+            assert_eq!(owner(&run), account.uid);
+            assert_eq!(owner(&run.join("a.lock")), account.uid);
+            assert_eq!(owner(&secret), 0);
+            assert_eq!(owner(&run.join("c.lock")), 0);
+        }
+
+        #[test]
+        fn a_directory_of_a_third_user_is_refused() {
+            let account = somebody();
+            let dir = tempfile::tempdir().unwrap();
+            std::os::unix::fs::chown(dir.path(), Some(12_345), None).unwrap();
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            assert!(matches!(
+                for_user(dir.path(), &account),
+                Err(PrepareError::Foreign(_, 12_345))
+            ));
+        }
     }
 }

@@ -94,7 +94,7 @@ fn one(config: &Config, name: &MilterName, how: Launch) -> Exit {
             asked: &asked,
             before,
         }
-        .to_the_end(),
+        .until_it_is_over(),
         Err(exit) => {
             untouched(name, true);
             exit

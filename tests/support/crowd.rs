@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::SOON;
 use super::mta::{Address, Answer, Message, Mta};
+use super::{SOON, wait_until};
 
 /// Between two messages.
 const THOUGHT: Duration = Duration::from_millis(15);
@@ -27,13 +27,18 @@ pub struct Seen {
     pub sessions: AtomicU64,
     /// Messages that were answered as they should be.
     pub messages: AtomicU64,
+    /// Sessions that came to their end, by client.
+    pub finished: Vec<AtomicU64>,
 }
 
 impl Crowd {
     /// So many clients. `right`: is the answer to a message as it should be?
     pub fn of(clients: usize, address: &Address, right: fn(&Answer) -> bool) -> Crowd {
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(Seen {
+            finished: (0..clients).map(|_| AtomicU64::new(0)).collect(),
+            ..Seen::default()
+        });
         let clients = (0..clients)
             .map(|number| {
                 let (stop, seen, address) = (Arc::clone(&stop), Arc::clone(&seen), address.clone());
@@ -58,6 +63,22 @@ impl Crowd {
     /// Messages so far.
     pub fn messages(&self) -> u64 {
         self.seen.messages.load(Ordering::SeqCst)
+    }
+
+    /// Waits until every client has begun a session from now on and come to its end: nobody is left out.
+    #[track_caller]
+    pub fn all_are_served(&self, when: &str) {
+        let finished = || {
+            let each = self.seen.finished.iter();
+            each.map(|it| it.load(Ordering::SeqCst)).collect::<Vec<_>>()
+        };
+        let before = finished();
+        // The first one may have begun before.
+        wait_until(SOON, &format!("every client is served {when}"), || {
+            let now = finished();
+            let mut each = now.iter().zip(&before);
+            each.all(|(now, before)| *now >= before + 2).then_some(())
+        });
     }
 
     /// They finish what they have and go: sessions and messages in all.
@@ -107,6 +128,7 @@ impl Work<'_> {
                 std::thread::sleep(THOUGHT);
             }
             mta.quit().map_err(|it| failed("cut at its end", it))?;
+            self.seen.finished[number].fetch_add(1, Ordering::SeqCst);
         }
         Ok(())
     }

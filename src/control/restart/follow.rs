@@ -43,7 +43,7 @@ enum Outcome {
 
 impl Following<'_> {
     /// Until the master has answered.
-    pub(super) fn to_the_end(mut self) -> Exit {
+    pub(super) fn until_it_is_over(mut self) -> Exit {
         let name = &self.milter.name;
         let begin = Instant::now();
         let mut next_look = begin + TURN;
