@@ -1,6 +1,8 @@
 //! The paths on which control and master meet: `NAME.lock`, `NAME.pid`, `NAME.scoreboard` in the run directory, and the requests for restarts.
 #![forbid(unsafe_code)]
 
+pub mod answer;
+mod passed;
 pub mod request;
 
 use std::io;
@@ -8,6 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::MilterName;
+
+pub use passed::clean;
 
 /// The files of one milter in its run directory.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use super::report::Line;
 use super::{Master, Phase};
+use crate::run_dir::answer;
 use crate::run_dir::request::{self, Asker, Found, Request};
 use crate::sys::clock;
 
@@ -97,7 +98,7 @@ impl Master {
     /// Answers whoever asked for a restart. What cannot be written now is tried again at every tick.
     pub(super) fn answer(&mut self, id: &str, lines: &[Line]) {
         let text: String = lines.iter().map(Line::encode).collect();
-        if let Err(error) = request::answer(&self.paths, id, &text) {
+        if let Err(error) = answer::write(&self.paths, id, &text) {
             log::warn!(
                 "milter {}: whoever asked for a restart cannot be answered: {error}; trying again each second",
                 self.milter.name
@@ -112,6 +113,6 @@ impl Master {
     pub(super) fn answer_at_last(&mut self) {
         let paths = &self.paths;
         self.unanswered
-            .retain(|(id, text)| request::answer(paths, id, text).is_err());
+            .retain(|(id, text)| answer::write(paths, id, text).is_err());
     }
 }

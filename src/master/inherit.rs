@@ -41,6 +41,8 @@ pub(super) fn inherit(
     let Plan {
         mut milter,
         account,
+        group,
+        access,
         request,
         changes,
         bundle,
@@ -51,11 +53,14 @@ pub(super) fn inherit(
     process::set_name(&format!("pmx-m {}", milter.name));
     let paths = Paths::new(&state.run_dir, &milter.name);
     // First of all: whatever goes wrong is to be told somewhere.
-    let mut report = Report::Kept(changes.into_iter().map(Line::Changed).collect());
+    let mut report = Report::Kept(changes.iter().cloned().map(Line::Changed).collect());
     if let Err(error) = boot::start_log(&milter, &paths, account.as_ref(), &mut report) {
         report.warning(&error.to_string());
     }
     boot::say_sandbox(&milter);
+    for change in changes {
+        log::info!("milter {}: {change}", milter.name);
+    }
     let descriptors = process::raise_descriptor_limit();
     let signals = signal::descriptor(&signal::MASTER)?;
     capability::keep_what_a_master_needs()?;
@@ -70,8 +75,6 @@ pub(super) fn inherit(
         account.as_ref(),
         &mut report,
     );
-    let access = boot::socket_access(&milter, account.as_ref());
-    let access = access.map_err(|refusal| io::Error::other(refusal.text))?;
     let mut in_hand = estate.in_hand;
     let before = in_hand.len();
     let port::Settled { listener, failed } = port::go_on(
@@ -82,8 +85,6 @@ pub(super) fn inherit(
         &mut in_hand,
         &mut report,
     )?;
-    let group = boot::status_group(&milter, account.as_ref());
-    let group = group.map_err(|refusal| io::Error::other(refusal.text))?;
     let boards = boards(
         (estate.board, estate.former),
         &state,

@@ -494,7 +494,7 @@ impl Master {
         self.books.global.state = MilterState::Stopped.word();
         self.books.global.accepting = 0;
         self.books.publish_global();
-        crate::run_dir::request::clean(&self.paths);
+        crate::run_dir::clean(&self.paths);
         // Best effort: what is left is cleaned by the next start.
         let _ = std::fs::remove_file(self.paths.pid_file());
         match self.start_failure.take() {

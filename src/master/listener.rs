@@ -20,13 +20,15 @@ use nix::sys::socket::{
     setsockopt, socket,
 };
 use nix::unistd::{AccessFlags, Gid, Uid};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Port;
 use crate::sys::process;
 use crate::sys::socket::somebody_listens;
 use crate::sys::user::effective_uid;
 
-pub(super) use address::{Relation, only_ours, relation};
+use address::relation;
+pub(super) use address::{Relation, only_ours, relation_of};
 pub(super) use handed::ListenerState;
 
 /// Why a port cannot be had.
@@ -87,7 +89,7 @@ impl ListenError {
 }
 
 /// Who may connect to a unix socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Access {
     /// Mode bits.
     pub(super) mode: u32,

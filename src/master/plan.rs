@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::handover::{Program, Source, sources};
+use super::listener::Access;
 use crate::config::{Config, MilterConfig};
 use crate::policy::Bundle;
 use crate::sys::user::Account;
@@ -21,6 +22,9 @@ pub(super) struct Plan {
     pub(super) config: String,
     pub(super) milter: MilterConfig,
     pub(super) account: Option<Account>,
+    /// Of the board and a unix socket. Looked up in the trial, as the account is: a name service that hangs must not hold up a master.
+    pub(super) group: Option<u32>,
+    pub(super) access: Access,
     /// Whose answer it is.
     pub(super) request: String,
     /// For the operator.
@@ -34,6 +38,8 @@ struct Head {
     config: String,
     milter: String,
     account: Option<AccountHead>,
+    group: Option<u32>,
+    access: Access,
     request: String,
     changes: Vec<String>,
 }
@@ -62,6 +68,8 @@ impl Plan {
                 gid: it.gid,
                 groups: it.groups.clone(),
             }),
+            group: self.group,
+            access: self.access,
             request: self.request.clone(),
             changes: self.changes.clone(),
         })?;
@@ -98,6 +106,8 @@ impl Plan {
                 gid: it.gid,
                 groups: it.groups,
             }),
+            group: head.group,
+            access: head.access,
             request: head.request,
             changes: head.changes,
             bundle: Bundle::decode(bundle).map_err(io::Error::other)?,
@@ -220,6 +230,12 @@ mod tests {
             config: text.to_owned(),
             milter: config.milters[0].clone(),
             account: None,
+            group: Some(7),
+            access: Access {
+                mode: 0o660,
+                owner: None,
+                group: Some(8),
+            },
             request: "id".to_owned(),
             changes: vec!["x".to_owned()],
             bundle: bundle("return {}"),
@@ -228,6 +244,7 @@ mod tests {
         let read = Plan::decode(&bytes).unwrap();
         assert_eq!(read.milter, plan.milter);
         assert_eq!((read.request, read.changes), (plan.request, plan.changes));
+        assert_eq!((read.group, read.access), (plan.group, plan.access));
         assert_eq!(read.bundle, plan.bundle);
         for length in [0, 7, 8, 50, bytes.len() - 1] {
             assert!(Plan::decode(&bytes[..length]).is_err(), "{length}");

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::child::InHand;
 use super::handover::State;
-use super::listener::{Access, ListenError, Listener, Relation, relation};
+use super::listener::{Access, ListenError, Listener, Relation, relation_of};
 use super::report::Report;
 use crate::config::{MilterConfig, Port};
 use crate::sys::backlog::BacklogGauge;
@@ -40,8 +40,13 @@ pub(super) fn go_on(
         .as_ref()
         .and_then(|listener| listener.port.parse().ok());
     let settled = |listener, failed| Ok(Settled { listener, failed });
-    let same = was.filter(|was| relation(was, &milter.port) != Relation::Same);
-    let Some(was) = same else {
+    let Some((was, relation)) = was
+        .map(|was| {
+            let relation = relation_of(&old, &was, &milter.port);
+            (was, relation)
+        })
+        .filter(|(_, relation)| *relation != Relation::Same)
+    else {
         // Again, for the length of its queue may have changed.
         let listening = old.listen(&milter.port, queue).map_err(|it| it.to_string());
         let adjusted = old.adjust(access).map_err(|error| {
@@ -65,7 +70,7 @@ pub(super) fn go_on(
             settled(new, None)
         }
         // Only one of both can listen.
-        Err(ListenError::InUse(_)) if relation(&was, &milter.port) == Relation::Overlap => {
+        Err(ListenError::InUse(_)) if relation == Relation::Overlap => {
             close(old, in_hand, report);
             match open(&milter.port) {
                 Ok(new) => {

@@ -21,8 +21,8 @@ use super::{Report, Setup, end};
 use crate::checker::{self, Keeps};
 use crate::config::{Config, MilterConfig, MilterName, Port};
 use crate::policy::{Bundle, Limits};
-use crate::run_dir::Paths;
-use crate::run_dir::request::{self, Request};
+use crate::run_dir::request::Request;
+use crate::run_dir::{Paths, answer};
 use crate::sys::exec::{self, Inherited};
 use crate::sys::user::{self, Account};
 use crate::sys::{capability, process};
@@ -110,6 +110,8 @@ fn try_out(state: i32, plan: i32, request: i32) -> Result<(), Refusal> {
     // Whoever ends the master must not have to wait for a policy that is being checked before the port is free.
     drop(estate);
     surroundings(&milter, &state, account.as_ref())?;
+    let group = boot::status_group(&milter, account.as_ref()).map_err(in_full)?;
+    let access = boot::socket_access(&milter, account.as_ref()).map_err(in_full)?;
     let bundle = check_policy(&milter, account.as_ref(), Keeps::Nothing).map_err(in_full)?;
     let user = account.as_ref().map_or("", |it| it.name.as_str());
     let new = handover::dump(&milter, &state.run_dir, user);
@@ -123,6 +125,8 @@ fn try_out(state: i32, plan: i32, request: i32) -> Result<(), Refusal> {
         config: request.config,
         milter,
         account,
+        group,
+        access,
         request: request.id,
         changes,
         bundle,
@@ -236,7 +240,7 @@ fn takeover(state: i32, plan: i32) -> i32 {
             log::error!("{text}");
             // Nobody else will.
             let line = Line::Failed(status::GENERIC, text).encode();
-            if let Err(error) = request::answer(&paths, &asked, &line) {
+            if let Err(error) = answer::write(&paths, &asked, &line) {
                 log::error!("whoever asked for a restart cannot be answered: {error}");
             }
             status::GENERIC

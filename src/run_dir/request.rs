@@ -1,31 +1,25 @@
-//! The request for a restart and the answer to it: `NAME.restart-ID` and `NAME.answer-ID` in the run directory, with a random id each, so that
-//! two restarts at once do not meet.
+//! The request for a restart: `NAME.restart-ID` in the run directory, with a random id, so that two restarts at once do not meet.
 //!
 //! Whoever asks keeps its request open with a lock on it, and signals the master; with the signal comes a digest of the request. A child
 //! that shares its master's user may write what it likes into the directory, into the request too, but it can signal nobody: so the lock
 //! says who asks, and the digest what.
 //!
 //! The request has the whole configuration in it, as the asker checked it: a master that is no longer root may be unable to read the files,
-//! and a file that changes meanwhile changes nothing. Both are complete before they have their names, and believed only if they are plain
-//! files of root's or of the reader's own.
+//! and a file that changes meanwhile changes nothing.
 #![forbid(unsafe_code)]
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Paths;
+use super::passed::{DIGITS, Kind, contents, list, open, put};
 use crate::sys::{clock, lock, random, user};
-
-/// The longest request or answer.
-const MOST_BYTES: u64 = 16 << 20;
-/// Hexadecimal digits of an id.
-const DIGITS: usize = 16;
 
 /// A restart that somebody asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,125 +185,13 @@ fn take_by(
     Found::Nothing
 }
 
-/// Answers a request.
-///
-/// # Errors
-/// The kernel's.
-pub fn answer(paths: &Paths, id: &str, text: &str) -> io::Result<()> {
-    put(&paths.answer(id), text.as_bytes(), None).map(drop)
-}
-
-/// The answer to a request, once there is one; it is taken away.
-///
-/// # Errors
-/// The kernel's; `InvalidData` for what is no answer of a master's.
-pub fn read_answer(paths: &Paths, id: &str) -> io::Result<Option<String>> {
-    let path = paths.answer(id);
-    match open(&path, Kind::Answer).and_then(contents) {
-        Ok(bytes) => {
-            let _ = fs::remove_file(&path);
-            Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Removes requests and answers that nobody reads any more: the milter is gone.
-pub fn clean(paths: &Paths) {
-    for kind in ["restart", "answer"] {
-        for path in list(paths, kind) {
-            // What cannot be removed harms nothing.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-fn list(paths: &Paths, kind: &str) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(paths.dir()) else {
-        return Vec::new();
-    };
-    let before = format!("{}.{kind}-", paths.name);
-    let is_ours = |name: &str| {
-        name.strip_prefix(&before)
-            .is_some_and(|id| id.len() == DIGITS && id.bytes().all(|b| b.is_ascii_hexdigit()))
-    };
-    entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_ours))
-        .map(|entry| entry.path())
-        .collect()
-}
-
-/// Writes a file that is complete and locked before it has its name.
-fn put(path: &Path, bytes: &[u8], owner: Option<u32>) -> io::Result<File> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    let write = || -> io::Result<File> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        if owner.is_some() {
-            fchown(&file, owner, None)?;
-        }
-        lock::take(&file, 0)?;
-        file.write_all(bytes)?;
-        fs::rename(&fresh, path)?;
-        Ok(file)
-    };
-    write().inspect_err(|_| {
-        // Half of it, or nothing.
-        let _ = fs::remove_file(&fresh);
-    })
-}
-
-/// What a file is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Request,
-    Answer,
-}
-
-fn open(path: &Path, kind: Kind) -> io::Result<File> {
-    // NONBLOCK: whoever may write to the directory could put a FIFO there.
-    let file: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
-    let meta = file.metadata()?;
-    let uid = user::effective_uid();
-    let wrong = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    if !meta.is_file() || meta.nlink() > 1 {
-        return wrong("it is no plain file");
-    }
-    // Root reads answers of a master that became the directory's owner. It never does what that owner asks for.
-    let of_directory = kind == Kind::Answer
-        && uid == 0
-        && path
-            .parent()
-            .and_then(|dir| fs::symlink_metadata(dir).ok())
-            .is_some_and(|dir| dir.uid() == meta.uid());
-    if meta.uid() != uid && meta.uid() != 0 && !of_directory {
-        return wrong("it belongs to another user");
-    }
-    if meta.len() > MOST_BYTES {
-        return wrong("it is too long");
-    }
-    Ok(file)
-}
-
-fn contents(file: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MOST_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::super::answer;
+    use super::super::passed::clean;
     use super::*;
 
     /// As if this process were another one: its own locks are told to nobody.
@@ -336,7 +218,7 @@ mod tests {
         let (first, second) = (request(), request());
         assert_ne!(first.id, second.id);
         let one = first.write(&paths).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
         let two = second.write(&paths).unwrap();
         let askers = [asker(&two), asker(&one)];
         assert_eq!(by(&other, &askers), Found::Nothing);
@@ -356,9 +238,9 @@ mod tests {
         );
         assert!(!second.is_waiting(&paths));
         assert_eq!(by(&paths, &askers), Found::Nothing);
-        assert_eq!(read_answer(&paths, &second.id).unwrap(), None);
-        answer(&paths, &second.id, "ready 1\n").unwrap();
-        let answered = read_answer(&paths, &second.id).unwrap();
+        assert_eq!(answer::read(&paths, &second.id).unwrap(), None);
+        answer::write(&paths, &second.id, "ready 1\n").unwrap();
+        let answered = answer::read(&paths, &second.id).unwrap();
         assert_eq!(answered.as_deref(), Some("ready 1\n"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

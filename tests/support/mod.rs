@@ -17,6 +17,7 @@ pub mod ports;
 pub mod postfix;
 pub mod process;
 pub mod pty;
+pub mod restarting;
 pub mod schema;
 pub mod screen;
 pub mod sendmail;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::MilterConfig;
 use crate::master::Line;
-use crate::run_dir::Paths;
-use crate::run_dir::request::{self, Asked, Request};
+use crate::run_dir::request::{Asked, Request};
+use crate::run_dir::{Paths, answer};
 
 use super::super::patience::Patience;
 use super::super::running::Process;
@@ -55,7 +55,7 @@ impl Following<'_> {
         let mut patience = Patience::new(begin);
         loop {
             let ended = self.master.handle.wait(LOOK);
-            match request::read_answer(self.paths, &self.request.id) {
+            match answer::read(self.paths, &self.request.id) {
                 Ok(Some(answer)) => return self.tell(&answer),
                 Ok(None) if ended => {
                     complain(format_args!(

@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::sys::socket::{SockaddrStorage, getsockname};
 use nix::sys::stat::fstat;
 
 use super::{ListenError, Listener};
@@ -43,11 +45,34 @@ pub(in crate::master) fn relation(one: &Port, other: &Port) -> Relation {
     if one == other {
         return Relation::Same;
     }
-    match (of(one), of(other)) {
-        (Ok(Some(one)), Ok(Some(other))) if one == other => Relation::Same,
-        (Ok(Some(one)), Ok(Some(other))) if overlap(one, other) => Relation::Overlap,
+    match of(one) {
+        Ok(one) => to_address(one, other),
+        Err(_) => Relation::Apart,
+    }
+}
+
+/// The same for a socket that is there. `was`: as it was written, so that no name is looked up if that is still the same.
+pub(in crate::master) fn relation_of(there: &Listener, was: &Port, other: &Port) -> Relation {
+    if was == other {
+        return Relation::Same;
+    }
+    to_address(bound_to(&there.socket), other)
+}
+
+fn to_address(one: Option<SocketAddr>, other: &Port) -> Relation {
+    match (one, of(other)) {
+        (Some(one), Ok(Some(other))) if one == other => Relation::Same,
+        (Some(one), Ok(Some(other))) if overlap(one, other) => Relation::Overlap,
         _ => Relation::Apart,
     }
+}
+
+/// The address of a TCP socket.
+fn bound_to(socket: &OwnedFd) -> Option<SocketAddr> {
+    let address: SockaddrStorage = getsockname(socket.as_raw_fd()).ok()?;
+    let v4 = || Some(SocketAddr::V4((*address.as_sockaddr_in()?).into()));
+    let v6 = || Some(SocketAddr::V6((*address.as_sockaddr_in6()?).into()));
+    v4().or_else(v6)
 }
 
 /// Does a socket on the one address keep the other from being bound? `::` takes IPv4 as well (ipv6(7), `IPV6_V6ONLY`).
