@@ -15,6 +15,16 @@ use support::milter::Milter;
 use support::restarting::{checker, filtered_by, message, policy, slow, wait_for_checker};
 use support::{SOON, process, wait_until};
 
+/// Sends a signal with a number, as `restart` tells a master of its request (sigqueue(3)).
+fn signal_with(pid: i32, signal: Signal, value: u64) {
+    assert!(pid > 1, "never signal pid {pid}");
+    let value = nix::libc::sigval {
+        sival_ptr: std::ptr::without_provenance_mut(usize::try_from(value).unwrap()),
+    };
+    // SAFETY: the value is a number for whoever reads it: nobody dereferences it.
+    let _ = unsafe { nix::libc::sigqueue(pid, signal as i32, value) };
+}
+
 /// Locks a file as long as it is open.
 fn lock(file: &fs::File) {
     let lock = nix::libc::flock {
@@ -75,7 +85,7 @@ fn answer(milter: &Milter, id: u64) -> String {
 fn ask_for(milter: &Milter, program: &str, id: u64) -> String {
     let (text, digest) = request(milter, program, id);
     let _lock = write_locked(&file(milter, "restart", id), &text);
-    process::signal_with(milter.master(), Signal::SIGUSR2, digest);
+    signal_with(milter.master(), Signal::SIGUSR2, digest);
     answer(milter, id)
 }
 
@@ -121,7 +131,7 @@ fn only_the_very_bytes_that_were_asked_for_are_obeyed() {
     assert_ne!(changed, text);
     milter.write("other.lua", &policy("two"));
     let kept = write_locked(&file(&milter, "restart", 1), &changed);
-    process::signal_with(master, Signal::SIGUSR2, good);
+    signal_with(master, Signal::SIGUSR2, good);
     let refused = answer(&milter, 1);
     assert!(
         refused.contains("another process has changed it"),
@@ -145,7 +155,7 @@ fn only_the_very_bytes_that_were_asked_for_are_obeyed() {
     drop(kept);
     // One that makes no sense is told so.
     let kept = write_locked(&file(&milter, "restart", 3), "nonsense");
-    process::signal_with(master, Signal::SIGUSR2, digest("nonsense"));
+    signal_with(master, Signal::SIGUSR2, digest("nonsense"));
     let refused = answer(&milter, 3);
     assert!(
         refused.contains("it is ignored") || refused.contains("expected"),

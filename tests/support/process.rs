@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -55,14 +57,38 @@ pub fn marked(mark: &str) -> Vec<i32> {
         .collect()
 }
 
-/// Sends a signal with a number, as `restart` tells a master of its request (sigqueue(3)).
-pub fn signal_with(pid: i32, signal: Signal, value: u64) {
-    assert!(pid > 1, "never signal pid {pid}");
-    let value = nix::libc::sigval {
-        sival_ptr: std::ptr::without_provenance_mut(usize::try_from(value).unwrap()),
+/// Processes that hold a lock on a file. Who may not look into another process learns this of it all the same.
+pub fn lock_holders(path: &Path) -> Vec<i32> {
+    let Ok(file) = fs::File::open(path) else {
+        return Vec::new();
     };
-    // SAFETY: the value is a number for whoever reads it: nobody dereferences it.
-    let _ = unsafe { nix::libc::sigqueue(pid, signal as i32, value) };
+    let mut found = Vec::new();
+    // The kernel names the first one in a list of its own order: what lies before and behind must be asked for as well.
+    let mut ranges = vec![(0_i64, i64::MAX)];
+    while let Some((start, end)) = ranges.pop() {
+        let mut lock = nix::libc::flock {
+            l_type: i16::try_from(nix::libc::F_WRLCK).unwrap(),
+            l_whence: 0,
+            l_start: start,
+            l_len: if end == i64::MAX { 0 } else { end - start },
+            l_pid: 0,
+        };
+        fcntl(&file, FcntlArg::F_GETLK(&mut lock)).unwrap();
+        if i32::from(lock.l_type) == nix::libc::F_UNLCK {
+            continue;
+        }
+        if lock.l_pid > 0 {
+            found.push(lock.l_pid);
+        }
+        let behind = lock.l_start + lock.l_len;
+        if lock.l_len > 0 && behind < end {
+            ranges.push((behind, end));
+        }
+        if start < lock.l_start {
+            ranges.push((start, lock.l_start));
+        }
+    }
+    found
 }
 
 /// Sends a signal; a process that is gone already is fine.
