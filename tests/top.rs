@@ -65,10 +65,11 @@ mod needs_setsid {
         let mut top = milter.pmx_in_terminal(&FAST, 80, 24);
         top.wait_for("policy: running");
         top.wait_for("req 1 (peak");
-        assert!(top.screen.has(&milter.master().to_string()));
-        let slot = format!("   0 _ {:>7}", milter.children()[0]);
-        assert!(top.screen.has(&slot), "{}", top.screen.text());
-        assert!(top.is_raw() && top.screen.alternate && top.screen.hidden_cursor);
+        top.wait_for(&milter.master().to_string());
+        top.wait_for(&format!("   0 _ {:>7}", milter.children()[0]));
+        // Behind the whole screen comes what hides the cursor.
+        top.wait_until("a hidden cursor", |screen| screen.hidden_cursor);
+        assert!(top.is_raw() && top.screen.alternate);
         drop(session);
         top.wait_for("req 0 (peak");
         top.keys("?");

@@ -85,15 +85,21 @@ impl Pty {
     /// Waits until the screen shows this.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
+        self.wait_until(&format!("{text:?}"), |screen| screen.has(text));
+    }
+
+    /// Waits until this holds of the screen.
+    #[track_caller]
+    pub fn wait_until(&mut self, what: &str, holds: impl Fn(&Screen) -> bool) {
         let end = std::time::Instant::now() + SOON;
         loop {
             self.read();
-            if self.screen.has(text) {
+            if holds(&self.screen) {
                 return;
             }
             assert!(
                 std::time::Instant::now() < end && self.child.try_wait().unwrap().is_none(),
-                "the screen never shows {text:?}, but:\n{}",
+                "the screen never shows {what}, but:\n{}",
                 self.screen.text()
             );
             std::thread::sleep(std::time::Duration::from_millis(5));
