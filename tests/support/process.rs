@@ -1,6 +1,7 @@
 //! What /proc says of processes.
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -59,9 +60,17 @@ pub fn marked(mark: &str) -> Vec<i32> {
 
 /// Processes that hold a lock on a file. Who may not look into another process learns this of it all the same.
 pub fn lock_holders(path: &Path) -> Vec<i32> {
-    let Ok(file) = fs::File::open(path) else {
+    // A test may have put something else there, a FIFO for one.
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW)
+        .open(path);
+    let Ok(file) = opened else {
         return Vec::new();
     };
+    if !file.metadata().unwrap().is_file() {
+        return Vec::new();
+    }
     let mut found = Vec::new();
     // The kernel names the first one in a list of its own order: what lies before and behind must be asked for as well.
     let mut ranges = vec![(0_i64, i64::MAX)];
