@@ -212,6 +212,29 @@ fn clients_that_never_ask_lock_nobody_out_and_a_slow_one_is_told() {
 }
 
 #[test]
+fn clients_that_have_their_answer_and_do_not_close_keep_nobody_from_one() {
+    let milter = used();
+    let exporter = Exporter::of(&milter, &[]);
+    let ask = b"GET / HTTP/1.1\r\n\r\n";
+    let all: Vec<_> = (0..64)
+        .map(|_| {
+            let mut client = connect(exporter.address).unwrap();
+            client.write_all(ask).unwrap();
+            assert_eq!(reply(&mut client).unwrap().status, 200);
+            client
+        })
+        .collect();
+    // Places are those of the answered, not of one that is about to ask.
+    let mut more: Vec<_> = (0..8).map(|_| connect(exporter.address).unwrap()).collect();
+    exporter.get("/").expect(200);
+    for client in &mut more {
+        client.write_all(ask).unwrap();
+        assert_eq!(reply(client).unwrap().status, 200);
+    }
+    drop(all);
+}
+
+#[test]
 fn a_client_that_still_sends_is_not_reset_before_it_has_read_its_answer() {
     let milter = used();
     let exporter = Exporter::of(&milter, &[]);

@@ -144,7 +144,7 @@ pub(super) fn refuse(refusal: Refusal) -> Vec<u8> {
         Refusal::Bad => Answer::text("400 Bad Request", "this is no HTTP request\n"),
         Refusal::TooLarge => Answer::text(
             "431 Request Header Fields Too Large",
-            "a request of 16 KiB or 64 headers is more than is read here\n",
+            "a request of 16 KiB, or with more than 64 headers, is not read here\n",
         ),
         Refusal::Version => Answer::text(
             "505 HTTP Version Not Supported",

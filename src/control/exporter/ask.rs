@@ -47,6 +47,13 @@ pub(super) enum Refusal {
     Version,
 }
 
+/// Whether what came after the first `before` bytes can make another answer than [`Read::Part`]: a request ends with a line. Who sends byte
+/// after byte would otherwise have each of them read thousands of times. The first bytes are read at once: what is no HTTP may have no lines.
+pub(super) fn is_worth_reading(bytes: &[u8], before: usize) -> bool {
+    let new = bytes.get(before..).unwrap_or_default();
+    before == 0 || bytes.len() >= MOST_BYTES || new.contains(&b'\n')
+}
+
 pub(super) fn read(bytes: &[u8]) -> Read {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -128,9 +135,30 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_comes_byte_by_byte_is_read_once_a_line_and_to_its_end() {
+        let text = format!(
+            "GET /{} HTTP/1.1\r\na: {}\r\n\r\n",
+            "x".repeat(5000),
+            "y".repeat(5000)
+        );
+        let bytes = text.as_bytes();
+        let looks: Vec<usize> = (1..=bytes.len())
+            .filter(|end| is_worth_reading(&bytes[..*end], end - 1))
+            .collect();
+        assert_eq!(looks.len(), 4, "{looks:?}");
+        assert_eq!(looks.last(), Some(&bytes.len()));
+        assert!(whole(&text).is_some());
+        let endless = vec![b'x'; MOST_BYTES];
+        assert!(is_worth_reading(&endless, MOST_BYTES - 1));
+        assert!(!is_worth_reading(&endless[1..], MOST_BYTES - 2));
+    }
+
+    #[test]
     fn what_is_no_http_or_too_much_of_it_is_refused() {
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65));
         let long = format!("GET /{} ", "x".repeat(MOST_BYTES));
+        let most = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(64));
+        assert!(whole(&most).is_some());
         for (text, refusal) in [
             ("\x16\x03\x01\x02\x00", Refusal::Bad),
             ("GET / HTTP/2.0\r\n\r\n", Refusal::Version),

@@ -64,7 +64,12 @@ impl Connection {
         }
     }
 
-    /// Whether it has not asked yet: the first to go when there are too many.
+    /// Whether it has its answer and is only waited for.
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Closing(_))
+    }
+
+    /// Whether it has not asked yet.
     pub(super) fn is_asking(&self) -> bool {
         matches!(self.stage, Stage::Asking(_))
     }
@@ -96,10 +101,14 @@ impl Connection {
             return Then::On;
         };
         let mut buffer = [0; 4096];
+        let before = bytes.len();
         match socket::read(&self.socket, &mut buffer) {
             Ok(0) => return Then::Over,
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
             Err(error) => return on(&error),
+        }
+        if !ask::is_worth_reading(bytes, before) {
+            return Then::On;
         }
         let reply = match ask::read(bytes) {
             Read::Part => return Then::On,

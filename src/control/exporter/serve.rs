@@ -14,7 +14,8 @@ use crate::sys::socket;
 use super::ask::Ask;
 use super::connection::{Connection, Then};
 
-/// Most clients at once. Beyond it the one that has been silent longest goes, so that nobody locks Prometheus out by only connecting.
+/// Most clients at once. Beyond it the oldest of those that have their answer goes, if there is none the oldest that has not asked, so that
+/// nobody locks Prometheus out by only connecting or by not closing.
 const MOST: usize = 64;
 /// How long nobody is accepted when the kernel has no descriptor for us.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -114,17 +115,21 @@ fn accept(listener: &OwnedFd, clients: &mut Vec<Connection>, now: Instant) -> bo
         match socket::accept(listener) {
             Ok(client) => {
                 if clients.len() >= MOST {
-                    let silent = clients.iter().position(Connection::is_asking);
-                    clients.remove(silent.unwrap_or(0));
+                    clients.remove(first_to_go(clients));
                 }
                 clients.push(Connection::new(client, now));
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => return true,
-                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
-                _ => return false,
-            },
+            Err(error) if socket::concerns_one_connection(&error) => {}
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
         }
     }
     true
+}
+
+/// Whose place a newcomer gets; they stand in the order in which they came. One whose answer is on its way goes last: it is served.
+fn first_to_go(clients: &[Connection]) -> usize {
+    let answered = clients.iter().position(Connection::is_closing);
+    answered
+        .or_else(|| clients.iter().position(Connection::is_asking))
+        .unwrap_or(0)
 }
