@@ -302,7 +302,15 @@ exec sleep infinity"#;
             .expect(0);
         init("stop").expect(0);
         init("start").expect(5);
+        // As enabled by hand; who is somebody else's stays.
+        root.shell(
+            "mkdir -p /etc/systemd/system/multi-user.target.wants && cd /etc/systemd/system/multi-user.target.wants && \
+             for unit in pmx-milter-exporter pmx-milter@policy other; do ln -s /nowhere $unit.service; done",
+        )
+        .expect(0);
         root.shell("dpkg -P pmx-milter").expect(0);
+        root.shell("test -L /etc/systemd/system/multi-user.target.wants/other.service")
+            .expect(0);
         for left in [
             "/etc/pmx",
             "/run/pmx",
