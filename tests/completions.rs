@@ -39,14 +39,41 @@ fn with_names(text: &str, program: &str, shell: Shell) -> String {
     }
 }
 
-const BASH_NAMES: &str = r#"_pmx_milters() {
-    local i given=()
+const BASH_NAMES: &str = r#"# A word as it was typed, without its quotes, in REPLY.
+_pmx_unquoted() {
+    local word=${1/#\~/$HOME}
+    case $word in
+        \'*) word=${word#?} REPLY=${word%\'} ;;
+        \"*) word=${word#?} REPLY=${word%\"} ;;
+        # Without -r it takes backslashes away.
+        *) IFS= read REPLY <<<"$word" ;;
+    esac
+}
+
+_pmx_milters() {
+    local i word verb= given=() REPLY
     for ((i = 1; i < COMP_CWORD; i++)); do
-        case "${COMP_WORDS[i]}" in
-            -c|--run-dir) given+=("${COMP_WORDS[i]}" "${COMP_WORDS[i+1]/#\~/$HOME}") ;;
+        word=${COMP_WORDS[i]}
+        case $word in
+            -c|--run-dir)
+                # The shell makes three words of --run-dir=DIR.
+                [[ $word == --run-dir && ${COMP_WORDS[i+1]} == = ]] && ((i++))
+                ((++i < COMP_CWORD)) || break
+                # After status it is a threshold.
+                [[ $word$verb == -cstatus ]] && continue
+                _pmx_unquoted "${COMP_WORDS[i]}"
+                given+=("$word" "$REPLY")
+                ;;
+            --run-dir=*)
+                _pmx_unquoted "${word#*=}"
+                given+=(--run-dir "$REPLY")
+                ;;
+            -*) ;;
+            *) verb=${verb:-$word} ;;
         esac
     done
-    "${COMP_WORDS[0]/#\~/$HOME}" "${given[@]}" status --names 2>/dev/null
+    _pmx_unquoted "${COMP_WORDS[0]}"
+    "$REPLY" "${given[@]}" status --names 2>/dev/null
 }
 
 "#;
@@ -100,15 +127,27 @@ fn takes_names(program: &str, verb: &str) -> bool {
 const ZSH_NAMES: &str = r#"(( $+functions[_pmx_milters] )) ||
 _pmx_milters() {
     local -a typed given names
-    local i
-    # The words of the line: those of the completion have lost what stands before the verb.
-    typed=(${(z)BUFFER})
-    for ((i = 2; i < $#typed; i++)); do
-        case $typed[i] in
-            -c|--run-dir) given+=($typed[i] ${~${(Q)typed[i+1]}}) ;;
+    local i first word verb
+    # The words of the line: those of the completion have lost what stands before the verb. Other commands may stand before.
+    typed=(${(z)LBUFFER})
+    first=${typed[(i)*pmx-(milter|init)]}
+    ((first <= $#typed)) || return 1
+    for ((i = first + 1; i < $#typed; i++)); do
+        word=${(Q)typed[i]}
+        case $word in
+            -c|--run-dir)
+                ((i++))
+                # After status it is a threshold.
+                [[ $word$verb = -cstatus ]] && continue
+                given+=($word ${${(Q)typed[i]}/#\~/$HOME})
+                ;;
+            --run-dir=*) given+=(--run-dir ${${word#*=}/#\~/$HOME}) ;;
+            -*) ;;
+            *) verb=${verb:-$word} ;;
         esac
     done
-    names=(${(f)"$(_call_program milters ${(Q)typed[1]} $given status --names 2>/dev/null)"})
+    # What it calls is read by the shell once more.
+    names=(${(f)"$(_call_program milters ${(q)${${(Q)typed[first]}/#\~/$HOME}} ${(q)given} status --names 2>/dev/null)"})
     compadd -a names
 }
 
@@ -152,9 +191,24 @@ fn in_fish(text: &str, program: &str) -> String {
 function __fish_{function}_names
     set -l tokens (commandline -opc)
     set -l given
-    for i in (seq 2 (math (count $tokens) - 1))
-        contains -- $tokens[$i] -c --run-dir
-        and set -a given $tokens[$i] (string replace -r '^~' $HOME -- $tokens[(math $i + 1)])
+    set -l verb
+    set -l i 2
+    while test $i -le (count $tokens)
+        set -l word $tokens[$i]
+        switch $word
+            case -c --run-dir
+                set i (math $i + 1)
+                # After status it is a threshold.
+                test \"$word$verb\" = -cstatus
+                or set -a given $word (string replace -r '^~' $HOME -- $tokens[$i])
+            case '--run-dir=*'
+                set -a given (string replace -r '=~' =$HOME -- $word)
+            case '-*'
+            case '*'
+                test -n \"$verb\"
+                or set verb $word
+        end
+        set i (math $i + 1)
     end
     $tokens[1] $given status --names 2>/dev/null
 end
@@ -279,6 +333,43 @@ fn bash_reads_its_completions_and_offers_the_verbs() {
         .arg(path("pmx-milter", Shell::Bash))
         .arg(milter.path("pmx.conf"));
     assert_eq!(run(command, SOON).out, "one\nother.x\n");
+    // As it is typed: quoted, with a run directory, and beside a threshold that has the configuration's letter.
+    for (name, _) in awkward_files(&milter) {
+        let file = milter.path(name).display().to_string();
+        let escaped = file.replace(' ', "\\ ").replace(';', "\\;");
+        let run_dir = milter.run_dir().display().to_string();
+        for words in [
+            &["-c", &format!("'{file}'"), "start"][..],
+            &["-c", &format!("\"{file}\""), "start"],
+            &["-c", &escaped, "start"],
+            &["start", "-c", &escaped],
+            &["-c", &escaped, "--run-dir", "=", &run_dir, "stop"],
+            &["-c", &escaped, "status", "-c", "90"],
+        ] {
+            let script = r#". "$1"; shift; COMP_WORDS=(pmx-milter "$@" o); COMP_CWORD=$(($# + 1))
+                _pmx__milter pmx-milter o "${@: -1}"; printf '%s\n' "${COMPREPLY[@]}""#;
+            let mut command = in_path(&milter, "bash");
+            command
+                .env("PMX_CONF", "/nonexistent")
+                .args(["-c", script, "bash"])
+                .arg(path("pmx-milter", Shell::Bash))
+                .args(words);
+            assert_eq!(run(command, SOON).out, "one\nother.x\n", "{words:?}");
+        }
+    }
+    assert!(!milter.path("owned").exists());
+}
+
+/// Configurations whose names a shell must not read once more, and how they are typed.
+fn awkward_files(milter: &Milter) -> [(&'static str, &'static str); 2] {
+    let names = [
+        ("my conf", "my\\ conf"),
+        ("a;touch owned;.conf", "'a;touch owned;.conf'"),
+    ];
+    for (name, _) in names {
+        fs::copy(milter.path("pmx.conf"), milter.path(name)).unwrap();
+    }
+    names
 }
 
 /// A configuration with two milters, of which one is disabled.
@@ -299,7 +390,8 @@ fn in_path(milter: &Milter, shell: &str) -> Command {
     command
         .env("PATH", format!("{}:{path}", programs.display()))
         .env("PMX_CONF", milter.path("pmx.conf"))
-        .env("HOME", milter.path(""));
+        .env("HOME", milter.path(""))
+        .current_dir(milter.path(""));
     command
 }
 
@@ -323,11 +415,18 @@ mod needs_zsh_and_fish {
     #[test]
     fn fish_offers_milters_and_signals() {
         let milter = two_milters();
+        awkward_files(&milter);
         for (line, expected) in [
             ("pmx-milter start o", "one other.x"),
             ("pmx-milter stop -K", "-KILL"),
             ("pmx-init restart one ot", "other.x"),
             ("pmx-milter -c PMX.CONF run o", "one other.x"),
+            ("pmx-milter -c my\\ conf start o", "one other.x"),
+            ("pmx-milter -c 'a;touch owned;.conf' start o", "one other.x"),
+            (
+                "pmx-milter -c PMX.CONF --run-dir=. status -c 90 o",
+                "one other.x",
+            ),
         ] {
             let program = line.split(' ').next().unwrap();
             let line = line.replace("PMX.CONF", milter.path("pmx.conf").to_str().unwrap());
@@ -343,6 +442,7 @@ mod needs_zsh_and_fish {
             let words = offered.lines().map(|it| it.split('\t').next().unwrap());
             assert_eq!(words.collect::<Vec<_>>().join(" "), expected, "{line}");
         }
+        assert!(!milter.path("owned").exists());
     }
 
     /// A line is typed in a terminal and completed; what comes must contain `$3`.
@@ -359,6 +459,7 @@ mod needs_zsh_and_fish {
     #[test]
     fn zsh_offers_milters_and_signals() {
         let milter = two_milters();
+        awkward_files(&milter);
         milter.write(
             "rc",
             "PS1='ready> '; setopt no_beep; fpath=($COMPLETIONS $fpath); autoload -U compinit; compinit -u -D\n",
@@ -367,6 +468,12 @@ mod needs_zsh_and_fish {
             ("pmx-milter start ot", "her.x "),
             ("pmx-init stop -K", "ILL "),
             ("pmx-milter -c PMX.CONF run ot", "her.x "),
+            ("true; pmx-milter -c my\\ conf run ot", "her.x "),
+            ("pmx-milter -c 'a;touch owned;.conf' run ot", "her.x "),
+            (
+                "pmx-milter -c PMX.CONF --run-dir=. status -c 90 ot",
+                "her.x ",
+            ),
         ] {
             let line = line.replace("PMX.CONF", milter.path("pmx.conf").to_str().unwrap());
             let mut command = in_path(&milter, "zsh");
@@ -381,5 +488,6 @@ mod needs_zsh_and_fish {
             }
             run(command, SOON).expect(0).prints("found");
         }
+        assert!(!milter.path("owned").exists());
     }
 }

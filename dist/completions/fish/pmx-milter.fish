@@ -115,9 +115,24 @@ complete -c pmx-milter -n "__fish_pmx_milter_using_subcommand help" -s V -l vers
 function __fish_pmx_milter_names
     set -l tokens (commandline -opc)
     set -l given
-    for i in (seq 2 (math (count $tokens) - 1))
-        contains -- $tokens[$i] -c --run-dir
-        and set -a given $tokens[$i] (string replace -r '^~' $HOME -- $tokens[(math $i + 1)])
+    set -l verb
+    set -l i 2
+    while test $i -le (count $tokens)
+        set -l word $tokens[$i]
+        switch $word
+            case -c --run-dir
+                set i (math $i + 1)
+                # After status it is a threshold.
+                test "$word$verb" = -cstatus
+                or set -a given $word (string replace -r '^~' $HOME -- $tokens[$i])
+            case '--run-dir=*'
+                set -a given (string replace -r '=~' =$HOME -- $word)
+            case '-*'
+            case '*'
+                test -n "$verb"
+                or set verb $word
+        end
+        set i (math $i + 1)
     end
     $tokens[1] $given status --names 2>/dev/null
 end
