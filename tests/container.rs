@@ -149,11 +149,17 @@ fn every_command_of_the_pod_is_one_that_the_program_takes() {
         let Some((key @ ("args" | "command"), list)) = line.split_once(": ") else {
             continue;
         };
-        let words: Vec<String> = serde_json::from_str(list).unwrap();
-        let arguments = match key {
-            "command" => words.strip_prefix(&["pmx-milter".to_owned()]).unwrap(),
-            _ => &words[..],
-        };
+        let mut words: Vec<String> = serde_json::from_str(list).unwrap();
+        if key == "command" {
+            // The pod's probe is the image's.
+            let health = only("HEALTHCHECK");
+            assert_eq!(words[..2], ["sh", "-c"]);
+            assert_eq!(health.split_once("CMD ").unwrap().1, words[2]);
+            let (asks, judges) = words[2].split_once("; ").unwrap();
+            assert_eq!(judges, "test $? -ne 2");
+            words = asks.split(' ').skip(1).map(str::to_owned).collect();
+        }
+        let arguments = &words[..];
         let mut command = Command::new(support::milter::PROGRAM);
         // Where a word were wrong, that would be said instead.
         command.args(arguments).arg("--help");
@@ -254,6 +260,10 @@ mod needs_pid_namespaces {
         fn health(&self, container: &Container) -> Outcome {
             let check = only("HEALTHCHECK");
             let (_, command) = check.split_once("CMD ").unwrap();
+            self.inside(container, command)
+        }
+
+        fn inside(&self, container: &Container, command: &str) -> Outcome {
             let mut inside = self.command("nsenter");
             inside
                 .arg(format!("--target={}", container.first))
@@ -307,6 +317,22 @@ mod needs_pid_namespaces {
         });
         signal(container.first, Signal::SIGCONT);
         image.health(&container).expect(0);
+        // What is not known, and what only warns, is no reason to kill a container.
+        for (ask, worst) in [
+            ("status --format nagios nobody", 3),
+            ("status --format nagios -w 1: policy", 1),
+        ] {
+            assert_eq!(
+                image.inside(&container, &format!("pmx-milter {ask}")).code,
+                worst
+            );
+            let judged = only("HEALTHCHECK")
+                .split_once("CMD ")
+                .unwrap()
+                .1
+                .replace("status --format nagios policy", ask);
+            image.inside(&container, &judged).expect(0);
+        }
         // The runtime's signal: what is in progress ends first.
         session.begin(&Message::from("a@b.example")).unwrap();
         assert_eq!(only("STOPSIGNAL"), "SIGTERM");
