@@ -129,8 +129,17 @@ fn every_value_is_the_one_in_json() {
             .sum();
         assert_eq!(value("pmx_connections_total", ""), connections);
         // Of the one that does not run: that it does not run.
-        let other: Vec<&String> = all.keys().filter(|it| it.contains("\"other\"")).collect();
+        let other = |it: &&String| it.contains("\"other\"") && !it.starts_with("pmx_state{");
+        let other: Vec<&String> = all.keys().filter(other).collect();
         assert_eq!(other, ["pmx_up{milter=\"other\"}"]);
+        let states = all
+            .iter()
+            .filter(|(it, value)| it.starts_with("pmx_state{milter=\"other\"") && **value == 1.0);
+        let states: Vec<&String> = states.map(|(it, _)| it).collect();
+        assert!(
+            states.len() == 1 && states[0].ends_with("state=\"not_running\"}"),
+            "{states:?}"
+        );
         assert_eq!(all["pmx_up{milter=\"other\"}"], 0.0);
         histograms_are_whole(&all);
         equals("pmx_message_duration_seconds_count", "", &pool["messages"]);

@@ -30,7 +30,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "pmx_state",
         Kind::StateSet,
         "What the milter does.",
-        Source::Board(states),
+        Source::Milter(states),
     ),
     Family::new(
         "pmx_milter",
@@ -231,7 +231,7 @@ fn up(milter: &Facts<'_>) -> Vec<Point> {
     one(u64::from(milter.view.state.exit() == StatusExit::Running))
 }
 
-fn states(it: &Known<'_>) -> Vec<Point> {
+fn states(it: &Facts<'_>) -> Vec<Point> {
     let is = |state: State| Value::Count(u64::from(state == it.view.state));
     each(
         "state",
