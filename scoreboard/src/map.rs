@@ -67,11 +67,6 @@ impl ReadMap {
 }
 
 impl ReadMap {
-    /// Asks the kernel to map a range at once instead of page by page; whether it does changes nothing but the time.
-    pub(crate) fn make_ready(&self, offset: usize, bytes: usize) {
-        let _ = self.raw.advise_range(Advice::PopulateRead, offset, bytes);
-    }
-
     /// Where it lies in memory.
     pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
         let start = self.raw.as_ptr() as usize;

@@ -26,10 +26,6 @@ use crate::records::GlobalRecord;
 use crate::ring;
 use crate::snapshot::{Slot, Snapshot};
 
-/// Most slots, and bytes from one to the next, that [`MapReader::make_ready`] does something for.
-const READY_SLOTS: usize = 4096;
-const READY_STRIDE: usize = 16_384;
-
 /// Most bytes of a schema that [`Reader::schema`] returns.
 const SCHEMA_MOST: usize = 1 << 20;
 
@@ -291,27 +287,6 @@ impl MapReader {
         let words = bytemuck::cast_slice_mut(std::slice::from_mut(&mut global));
         let Ok(_) = latch::read::<Sound, _>(&self.map, &GLOBAL, words, TRIES);
         used_slots(&global, &self.reader.geometry)
-    }
-
-    /// Has the kernel map what a snapshot reads at once instead of page by page: for a program that looks only once.
-    pub fn make_ready(&self) {
-        let geometry = &self.reader.geometry;
-        let slots = self.slots() as usize;
-        for (start, stride) in [
-            (
-                geometry.master(0).map(|place| place.version * 8),
-                geometry.master_stride(),
-            ),
-            (geometry.child_page(0), geometry.child_stride()),
-        ] {
-            // A damaged header may tell any stride: that only costs the time that is not saved.
-            if let Some(start) = start
-                && slots <= READY_SLOTS
-                && stride <= READY_STRIDE
-            {
-                self.map.make_ready(start, slots * stride);
-            }
-        }
     }
 
     /// Where the map lies in memory: for a handler of SIGBUS, which comes when the file is cut short.
