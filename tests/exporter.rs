@@ -331,6 +331,38 @@ fn a_milter_that_is_added_is_served_and_a_broken_configuration_is_told_once() {
 }
 
 #[test]
+fn a_probe_of_one_milter_looks_at_that_one_only() {
+    let milter = used();
+    let mut exporter = Exporter::of(&milter, &[]);
+    milter.configure_milters(&format!(
+        "[milter.policy]\nport = \"inet:{}@127.0.0.1\"\npolicy = \"policy.lua\"\n\
+         [milter.other]\nport = \"inet:{}@127.0.0.1\"\npolicy = \"policy.lua\"\n",
+        milter.port,
+        free_port()
+    ));
+    fs::write(milter.run_dir().join("other.scoreboard"), "no board").unwrap();
+    for path in ["/readyz/policy", "/healthz/policy"] {
+        assert_eq!(exporter.get(path).expect(200).body, "policy: ok\n");
+    }
+    assert!(!exporter.said().contains("other"), "{}", exporter.said());
+    for path in [
+        "/readyz/other",
+        "/healthz/policy",
+        "/readyz/other",
+        "/metrics",
+    ] {
+        exporter.get(path);
+    }
+    let page = exporter.get("/metrics").expect(200).body;
+    assert!(page.contains("pmx_up{milter=\"other\"} 0\n"), "{page}");
+    let unreadable = "pmx_state{milter=\"other\",state=\"unreadable\"} 1\n";
+    assert!(page.contains(unreadable), "{page}");
+    // Once, whoever asks in between.
+    let told = exporter.said().matches("status other: ").count();
+    assert_eq!(told, 1, "{}", exporter.said());
+}
+
+#[test]
 fn root_is_given_up_once_the_port_is_had() {
     let milter = used();
     let exporter = Exporter::of(&milter, &[]);

@@ -71,7 +71,8 @@ pub fn exporter(place: &Place, options: Options) -> Exit {
         ));
     }
     say(format_args!("exporter: serving http://{address}/metrics"));
-    let respond = |ask: &ask::Ask| answer::respond(ask, options.per_slot, || boards.look());
+    let respond =
+        |ask: &ask::Ask| answer::respond(ask, options.per_slot, |needs| boards.look(needs));
     match serve::serve(listener.into(), &signals, respond) {
         Ok(()) => Exit::Done,
         Err(error) => {

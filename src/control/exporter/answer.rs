@@ -10,6 +10,7 @@ use crate::sys::calendar;
 use super::accept;
 use super::ask::{Ask, Method, Refusal};
 use super::health::{self, Probe};
+use super::look::Needs;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -63,7 +64,11 @@ impl Answer {
 }
 
 /// The answer to a request; boards are looked at only when it is about them.
-pub(super) fn respond(ask: &Ask, per_slot: PerSlot, look: impl FnOnce() -> Views) -> Vec<u8> {
+pub(super) fn respond(
+    ask: &Ask,
+    per_slot: PerSlot,
+    look: impl FnOnce(Needs<'_>) -> Views,
+) -> Vec<u8> {
     let answer = if ask.method == Method::Other {
         Answer {
             headers: "Allow: GET, HEAD\r\n",
@@ -75,8 +80,10 @@ pub(super) fn respond(ask: &Ask, per_slot: PerSlot, look: impl FnOnce() -> Views
     } else {
         match Page::at(&ask.path) {
             Some(Page::Paths) => Answer::text("200 OK", PATHS),
-            Some(Page::Metrics) => metrics(accept::syntax(&ask.accept), per_slot, &look()),
-            Some(Page::Probe(what, name)) => probe(what, name, &look()),
+            Some(Page::Metrics) => {
+                metrics(accept::syntax(&ask.accept), per_slot, &look(Needs::Counts))
+            }
+            Some(Page::Probe(what, name)) => probe(what, name, &look(Needs::States(name))),
             None => Answer::text(
                 "404 Not Found",
                 format!("there is nothing here, but:\n{PATHS}"),
@@ -124,8 +131,7 @@ fn metrics(syntax: Syntax, per_slot: PerSlot, views: &Views) -> Answer {
 }
 
 fn probe(what: Probe, name: Option<&str>, views: &Views) -> Answer {
-    let chosen = |view: &&View| name.is_none_or(|name| view.name.to_string() == name);
-    let milters: Vec<&View> = views.milters.iter().filter(chosen).collect();
+    let milters: Vec<&View> = views.milters.iter().collect();
     if name.is_some() && milters.is_empty() {
         return Answer::text(
             "404 Not Found",

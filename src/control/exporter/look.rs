@@ -9,6 +9,15 @@ use crate::control::status::gather::{self, Want};
 use crate::control::status::view::Views;
 use crate::control::terminal::complain;
 
+/// What of them an answer needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs<'a> {
+    /// All that is counted.
+    Counts,
+    /// What state they are in, or this one.
+    States(Option<&'a str>),
+}
+
 /// What is looked at.
 pub(super) struct Boards<'a> {
     place: &'a Place,
@@ -30,23 +39,33 @@ impl<'a> Boards<'a> {
         self.found.config.as_ref()
     }
 
-    /// Every milter now.
-    pub(super) fn look(&mut self) -> Views {
+    /// Milters now.
+    pub(super) fn look(&mut self, needs: Needs<'_>) -> Views {
         let (found, trouble) = self.place.look();
         if found.config.is_some() || self.found.config.is_none() {
             self.found = found;
         }
         let want = Want {
-            histograms: true,
+            histograms: needs == Needs::Counts,
             history: false,
         };
-        let views = gather::gather(&self.found, &[], &want);
-        let trouble: Vec<String> = trouble
+        let views = match needs {
+            Needs::States(Some(name)) => gather::gather_one(&self.found, name, &want),
+            Needs::States(None) | Needs::Counts => gather::gather(&self.found, &[], &want),
+        };
+        let now: Vec<String> = trouble
             .into_iter()
             .chain(views.complaints.iter().cloned())
             .collect();
-        tell(&self.told, &trouble);
-        self.told = trouble;
+        tell(&self.told, &now);
+        let before = std::mem::replace(&mut self.told, now);
+        if let Needs::States(Some(name)) = needs {
+            // The others were not looked at: what was said of them is still true.
+            let others = |text: &String| {
+                text.starts_with("status ") && !text.starts_with(&format!("status {name}: "))
+            };
+            self.told.extend(before.into_iter().filter(others));
+        }
         views
     }
 }

@@ -102,15 +102,33 @@ pub(in crate::control) fn gather<L: Look>(
     names: &[MilterName],
     how: &L,
 ) -> Views<L::Slot> {
-    let (mut unknown, mut complaints) = (0, Vec::new());
-    let names = if names.is_empty() {
+    if names.is_empty() {
         let (names, complaint) = all(found);
-        unknown += usize::from(complaint.is_some());
-        complaints.extend(complaint);
-        names
+        look_at(found, names, complaint, how)
     } else {
-        each_once(names)
-    };
+        look_at(found, each_once(names), None, how)
+    }
+}
+
+/// Looks at one milter, if it is one of those that are there or enabled; at the others not.
+pub(in crate::control) fn gather_one<L: Look>(
+    found: &Found,
+    name: &str,
+    how: &L,
+) -> Views<L::Slot> {
+    let (mut names, complaint) = all(found);
+    names.retain(|it| it.to_string() == name);
+    look_at(found, names, complaint, how)
+}
+
+fn look_at<L: Look>(
+    found: &Found,
+    names: Vec<MilterName>,
+    complaint: Option<String>,
+    how: &L,
+) -> Views<L::Slot> {
+    let mut unknown = usize::from(complaint.is_some());
+    let mut complaints: Vec<String> = complaint.into_iter().collect();
     let mut milters = Vec::new();
     for name in names {
         match look(found, &name, how) {
