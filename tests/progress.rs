@@ -86,6 +86,37 @@ fn a_stop_that_waits_for_a_process_says_for_whom() {
 }
 
 #[test]
+fn a_restart_whose_master_is_suspended_names_it_and_goes_on_when_it_is_woken() {
+    let milter = Milter::started(ADDS_A_HEADER, "");
+    let master = milter.master();
+    signal(master, Signal::SIGSTOP);
+    let mut restart = milter.pmx_in_background(&["restart"]);
+    let line = format!(
+        "policy: waiting: its master (pid {master}) is suspended and cannot act; kill -CONT {master} wakes it"
+    );
+    wait_until(SOON, "it names the suspended master", || {
+        restart.said().contains(&line).then_some(())
+    });
+    signal(master, Signal::SIGCONT);
+    let done = restart.wait(2 * SOON).expect(0);
+    assert_eq!(done.out.matches("is suspended").count(), 1, "{}", done.out);
+    assert!(done.out.starts_with(&line), "{}", done.out);
+}
+
+#[test]
+fn of_two_restarts_at_once_one_says_that_the_master_has_not_taken_it_yet() {
+    // Long enough for one that comes a little later to wait for a second.
+    let milter = Milter::started(&SLOW.replace("1.2", "2"), "");
+    let both = [(); 2].map(|()| milter.pmx_in_background(&["restart"]));
+    let said = both.map(|restart| restart.wait(2 * SOON).expect(0).out);
+    let waits = said.iter().filter(|out| {
+        out.contains("policy: waiting: its master has not taken the request yet, for ")
+            && out.contains("; another restart may be before it\n")
+    });
+    assert_ne!(waits.count(), 0, "{said:?}");
+}
+
+#[test]
 fn what_is_quick_says_nothing_of_waiting() {
     let milter = Milter::new(ADDS_A_HEADER);
     for verb in ["check", "start", "restart", "stop"] {

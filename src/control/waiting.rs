@@ -60,9 +60,7 @@ impl Waiting {
 
     fn sentence(&self) -> Option<String> {
         if let Some(pid) = self.frozen_master {
-            return Some(format!(
-                "waiting: its master (pid {pid}) is suspended and cannot act; kill -CONT {pid} wakes it, stop -KILL ends it now"
-            ));
+            return Some(suspended(pid));
         }
         if self.connections.is_none() && self.orphans > 0 {
             return Some(format!(
@@ -126,6 +124,13 @@ pub(super) fn ending(there: &[Process]) -> String {
     let master = master.map(|master| format!("master {}", master.pid));
     let who: Vec<String> = master.into_iter().chain(children).collect();
     format!("{} ending", join(&who))
+}
+
+/// What to do about a master that is stopped by a signal.
+pub(super) fn suspended(pid: Pid) -> String {
+    format!(
+        "waiting: its master (pid {pid}) is suspended and cannot act; kill -CONT {pid} wakes it, stop -KILL ends it now"
+    )
 }
 
 /// Is it stopped by a signal?

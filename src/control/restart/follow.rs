@@ -11,6 +11,7 @@ use crate::run_dir::{Paths, answer};
 use super::super::patience::Patience;
 use super::super::running::Process;
 use super::super::terminal::{clean, complain, count, duration, say, warn};
+use super::super::waiting::{is_suspended, suspended};
 use super::super::{Exit, leftovers, running, start};
 use super::{call, untouched};
 
@@ -52,6 +53,7 @@ impl Following<'_> {
         let mut silent = 0;
         let mut taken_over = None;
         let mut told = None;
+        let mut was_suspended = false;
         let mut patience = Patience::new(begin);
         loop {
             let ended = self.master.handle.wait(LOOK);
@@ -79,6 +81,12 @@ impl Following<'_> {
                 self.before = generation(self.paths);
             }
             let now = Instant::now();
+            // At once, and once for each time: nothing goes on before somebody does something.
+            let is_suspended = is_suspended(self.master.pid);
+            if is_suspended && !was_suspended {
+                say(format_args!("{name}: {}", suspended(self.master.pid)));
+            }
+            was_suspended = is_suspended;
             if now < next_look {
                 continue;
             }
@@ -98,12 +106,9 @@ impl Following<'_> {
                 taken_over = Some(now);
             }
             let Some(since) = taken_over else {
-                if let Some(so_far) = patience.due(now) {
-                    say(format_args!(
-                        "{name}: waiting: its master tries program, configuration and policy for {} now, at most {}; it goes on serving",
-                        duration(so_far.as_secs()),
-                        duration((TRIAL + self.milter.start_timeout).as_secs())
-                    ));
+                if !is_suspended && let Some(so_far) = patience.due(now) {
+                    let most = TRIAL + self.milter.start_timeout;
+                    say(format_args!("{name}: {}", progress(waits, so_far, most)));
                 }
                 if now >= begin + TRIAL + self.milter.start_timeout {
                     self.request.withdraw(self.paths);
@@ -230,6 +235,20 @@ impl Following<'_> {
 pub(super) fn generation(paths: &Paths) -> Option<u64> {
     let board = scoreboard::read(&paths.board()).ok()?;
     Some(board.global.generation)
+}
+
+/// What a request waits for that is not taken, or whose trial is not over.
+fn progress(not_taken: bool, so_far: Duration, most: Duration) -> String {
+    let (so_far, most) = (duration(so_far.as_secs()), duration(most.as_secs()));
+    if not_taken {
+        format!(
+            "waiting: its master has not taken the request yet, for {so_far} now, at most {most}; another restart may be before it"
+        )
+    } else {
+        format!(
+            "waiting: its master tries program, configuration and policy for {so_far} now, at most {most}; it goes on serving"
+        )
+    }
 }
 
 /// Whom it waits for once the new generation is there.
