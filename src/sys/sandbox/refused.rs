@@ -1,0 +1,112 @@
+//! What the filter of system calls refuses, and with which arguments.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io;
+
+use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+/// Programs, other processes, mounts, namespaces, kernel internals.
+const REFUSED: [libc::c_long; 34] = [
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    // They name a thread or a descriptor, so that a filter cannot tell whose process that is.
+    libc::SYS_tkill,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_mount_setattr,
+    libc::SYS_chroot,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    // Its requests are seen by no filter.
+    libc::SYS_io_uring_setup,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_kexec_load,
+    libc::SYS_quotactl,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+];
+/// With these a child could stretch its one page of the board over its neighbour's. Refused as if memory were short: realloc(3) then copies.
+pub(super) const SHORT_OF_MEMORY: [libc::c_long; 2] =
+    [libc::SYS_mremap, libc::SYS_remap_file_pages];
+/// Its flags lie in memory, where no filter sees them. Refused as on an old kernel: the C library then makes its threads by clone(2).
+pub(super) const UNKNOWN: [libc::c_long; 1] = [libc::SYS_clone3];
+/// Signals to a process that the first argument names.
+pub(super) const SIGNALS: [libc::c_long; 4] = [
+    libc::SYS_kill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+];
+/// New namespaces: the flags of clone(2).
+pub(super) const NAMESPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+/// fcntl(2) that let the kernel send a signal of choice to somebody else (F_SETOWN, F_SETSIG, F_SETOWN_EX).
+const SIGNAL_BY_DESCRIPTOR: [u64; 3] = [8, 10, 15];
+
+pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+pub(super) fn always(calls: &[libc::c_long]) -> Rules {
+    calls.iter().map(|call| (*call, Vec::new())).collect()
+}
+
+/// A rule that holds when all of these do; of an argument the low half counts, as for the kernel with an int.
+fn when(conditions: &[(u8, SeccompCmpOp, u64)]) -> io::Result<SeccompRule> {
+    let conditions = conditions
+        .iter()
+        .map(|(argument, operator, value)| {
+            SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, operator.clone(), *value)
+        })
+        .collect::<Result<Vec<_>, _>>();
+    conditions
+        .and_then(SeccompRule::new)
+        .map_err(io::Error::other)
+}
+
+/// What is refused whatever its arguments, and what with some arguments only.
+pub(super) fn refused(own_pid: u32) -> io::Result<Rules> {
+    let own = u64::from(own_pid);
+    let mut rules = always(&REFUSED);
+    for call in SIGNALS {
+        rules.insert(call, vec![when(&[(0, SeccompCmpOp::Ne, own)])?]);
+    }
+    let namespaces = NAMESPACES.iter().map(|flag| {
+        let flag = u64::from(flag.cast_unsigned());
+        when(&[(0, SeccompCmpOp::MaskedEq(flag), flag)])
+    });
+    rules.insert(libc::SYS_clone, namespaces.collect::<io::Result<_>>()?);
+    let by_descriptor = SIGNAL_BY_DESCRIPTOR
+        .iter()
+        .map(|command| when(&[(1, SeccompCmpOp::Eq, *command)]));
+    rules.insert(libc::SYS_fcntl, by_descriptor.collect::<io::Result<_>>()?);
+    // A limit of processor time is a way to kill. 0: oneself.
+    let of_another = when(&[(0, SeccompCmpOp::Ne, 0), (0, SeccompCmpOp::Ne, own)])?;
+    rules.insert(libc::SYS_prlimit64, vec![of_another]);
+    Ok(rules)
+}
