@@ -150,6 +150,12 @@ mod tests {
                     [-1, libc::F_SETOWN.into(), parent],
                     libc::EPERM,
                 ),
+                // FIOSETOWN, SIOCSPGRP; the kernel looks at the low half.
+                (libc::SYS_ioctl, [-1, 0x8901, 0], libc::EPERM),
+                (libc::SYS_ioctl, [-1, 0x8902, 0], libc::EPERM),
+                (libc::SYS_ioctl, [-1, 0x1_0000_8901, 0], libc::EPERM),
+                // FIONBIO.
+                (libc::SYS_ioctl, [-1, 0x5421, 0], libc::EBADF),
             ];
             for call in SIGNALS {
                 calls.push((call, [parent, 0, 0], libc::EPERM));

@@ -67,8 +67,12 @@ pub(super) const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWPID,
     libc::CLONE_NEWNET,
 ];
-/// fcntl(2) that let the kernel send a signal of choice to somebody else (F_SETOWN, F_SETSIG, F_SETOWN_EX).
-const SIGNAL_BY_DESCRIPTOR: [u64; 3] = [8, 10, 15];
+/// What lets the kernel send a signal to somebody else when a descriptor is ready: fcntl(2) with F_SETOWN, F_SETSIG, F_SETOWN_EX, and ioctl(2) with
+/// FIOSETOWN, SIOCSPGRP. SIGIO ends a process that does not expect it; landlock hides other processes from it from Linux 6.12 on only.
+const SIGNAL_BY_DESCRIPTOR: [(libc::c_long, &[u64]); 2] = [
+    (libc::SYS_fcntl, &[8, 10, 15]),
+    (libc::SYS_ioctl, &[0x8901, 0x8902]),
+];
 
 pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -101,10 +105,12 @@ pub(super) fn refused(own_pid: u32) -> io::Result<Rules> {
         when(&[(0, SeccompCmpOp::MaskedEq(flag), flag)])
     });
     rules.insert(libc::SYS_clone, namespaces.collect::<io::Result<_>>()?);
-    let by_descriptor = SIGNAL_BY_DESCRIPTOR
-        .iter()
-        .map(|command| when(&[(1, SeccompCmpOp::Eq, *command)]));
-    rules.insert(libc::SYS_fcntl, by_descriptor.collect::<io::Result<_>>()?);
+    for (call, commands) in SIGNAL_BY_DESCRIPTOR {
+        let commands = commands
+            .iter()
+            .map(|command| when(&[(1, SeccompCmpOp::Eq, *command)]));
+        rules.insert(call, commands.collect::<io::Result<_>>()?);
+    }
     // A limit of processor time is a way to kill. 0: oneself.
     let of_another = when(&[(0, SeccompCmpOp::Ne, 0), (0, SeccompCmpOp::Ne, own)])?;
     rules.insert(libc::SYS_prlimit64, vec![of_another]);
