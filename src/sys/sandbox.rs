@@ -98,7 +98,7 @@ fn filter_calls() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::refused::{NAMESPACES, SIGNALS};
+    use super::refused::{NAMESPACES, SHARES, SHARES_OF_MANY, SIGNALS};
     use super::*;
 
     /// The errno of a call; 0: it was let through.
@@ -135,7 +135,6 @@ mod tests {
                 (libc::SYS_mount_setattr, [-1, 0, 0], libc::EPERM),
                 (libc::SYS_tkill, [parent, 0, 0], libc::EPERM),
                 (libc::SYS_pidfd_send_signal, [-1, 0, 0], libc::EPERM),
-                (libc::SYS_prlimit64, [parent, 0, 0], libc::EPERM),
                 (libc::SYS_prlimit64, [0; 3], 0),
                 (libc::SYS_prlimit64, [own, 0, 0], 0),
                 (libc::SYS_kill, [own, 0, 0], 0),
@@ -159,6 +158,21 @@ mod tests {
             ];
             for call in SIGNALS {
                 calls.push((call, [parent, 0, 0], libc::EPERM));
+            }
+            for call in SHARES {
+                calls.push((call, [parent, 0, 0], libc::EPERM));
+                if call != libc::SYS_prlimit64 {
+                    // The kernel's own answer to a null pointer.
+                    calls.push((call, [0; 3], libc::EINVAL));
+                    calls.push((call, [own, 0, 0], libc::EINVAL));
+                }
+            }
+            for (call, process) in SHARES_OF_MANY {
+                let process = libc::c_long::try_from(process).unwrap();
+                calls.push((call, [process, parent, 0], libc::EPERM));
+                // Its group.
+                calls.push((call, [process + 1, 0, 0], libc::EPERM));
+                calls.push((call, [process, 0, 0], 0));
             }
             for flag in NAMESPACES {
                 let flags = libc::c_long::from(flag | libc::SIGCHLD);

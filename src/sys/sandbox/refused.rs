@@ -57,6 +57,22 @@ pub(super) const SIGNALS: [libc::c_long; 4] = [
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
 ];
+/// What a process gets of processors and memory, the first argument names it (0: oneself): a limit of processor time is a way to kill, the idle class
+/// and a processor that is busy are ways to keep a master of the same user from its work.
+pub(super) const SHARES: [libc::c_long; 5] = [
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+];
+/// Likewise, but the second argument names it, if the first is this; else it names a group of processes or a user.
+pub(super) const SHARES_OF_MANY: [(libc::c_long, u64); 2] = [
+    // PRIO_PROCESS
+    (libc::SYS_setpriority, 0),
+    // IOPRIO_WHO_PROCESS
+    (libc::SYS_ioprio_set, 1),
+];
 /// New namespaces: the flags of clone(2).
 pub(super) const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWNS,
@@ -111,8 +127,18 @@ pub(super) fn refused(own_pid: u32) -> io::Result<Rules> {
             .map(|command| when(&[(1, SeccompCmpOp::Eq, *command)]));
         rules.insert(call, commands.collect::<io::Result<_>>()?);
     }
-    // A limit of processor time is a way to kill. 0: oneself.
-    let of_another = when(&[(0, SeccompCmpOp::Ne, 0), (0, SeccompCmpOp::Ne, own)])?;
-    rules.insert(libc::SYS_prlimit64, vec![of_another]);
+    let of_another = |argument| {
+        when(&[
+            (argument, SeccompCmpOp::Ne, 0),
+            (argument, SeccompCmpOp::Ne, own),
+        ])
+    };
+    for call in SHARES {
+        rules.insert(call, vec![of_another(0)?]);
+    }
+    for (call, process) in SHARES_OF_MANY {
+        let many = when(&[(0, SeccompCmpOp::Ne, process)])?;
+        rules.insert(call, vec![many, of_another(1)?]);
+    }
     Ok(rules)
 }
