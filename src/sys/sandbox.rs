@@ -11,7 +11,7 @@ use std::io;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 use super::landlock::{self, Files};
-use refused::{Rules, SHORT_OF_MEMORY, UNKNOWN, always, refused};
+use refused::{Rules, SHORT_OF_MEMORY, UNKNOWN, always, refused, second_numbers};
 
 fn filter(rules: Rules, errno: libc::c_int) -> io::Result<BpfProgram> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
@@ -84,11 +84,12 @@ pub fn enter(files: Files) -> io::Result<()> {
 }
 
 fn filter_calls() -> io::Result<()> {
-    for program in [
+    let programs = [
         filter(refused(std::process::id())?, libc::EPERM)?,
         filter(always(&SHORT_OF_MEMORY), libc::ENOMEM)?,
         filter(always(&UNKNOWN), libc::ENOSYS)?,
-    ] {
+    ];
+    for program in programs.into_iter().chain(second_numbers()) {
         // Sets no_new_privs as well.
         seccompiler::apply_filter(&program).map_err(io::Error::other)?;
     }
@@ -139,6 +140,9 @@ mod tests {
                 (libc::SYS_prlimit64, [own, 0, 0], 0),
                 (libc::SYS_kill, [own, 0, 0], 0),
                 (libc::SYS_tgkill, [own, own, 0], 0),
+                // By its number of x32, which only the filter answers so.
+                #[cfg(target_arch = "x86_64")]
+                (libc::SYS_getpid | 0x4000_0000, [0; 3], libc::EPERM),
                 // Its own group and everybody.
                 (libc::SYS_kill, [0, 0, 0], libc::EPERM),
                 (libc::SYS_kill, [-1, 0, 0], libc::EPERM),

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+use seccompiler::{
+    BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter,
+};
 
 /// Programs, other processes, mounts, namespaces, kernel internals.
 const REFUSED: [libc::c_long; 34] = [
@@ -141,4 +143,29 @@ pub(super) fn refused(own_pid: u32) -> io::Result<Rules> {
         rules.insert(call, vec![many, of_another(1)?]);
     }
     Ok(rules)
+}
+
+/// On x86-64 a kernel with x32 takes every call by a second number as well (`__X32_SYSCALL_BIT`), which no rule names; the machine is the same, so that
+/// the rules' own check of it lets them pass. All of them are refused: nothing here is made for x32.
+pub(super) fn second_numbers() -> Option<BpfProgram> {
+    /// `__X32_SYSCALL_BIT`, asm/unistd.h.
+    const FIRST: u32 = 0x4000_0000;
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    // linux/filter.h, linux/seccomp.h.
+    cfg!(target_arch = "x86_64").then(|| {
+        vec![
+            // BPF_LD | BPF_W | BPF_ABS: seccomp_data.nr.
+            step(0x20, 0, 0, 0),
+            // BPF_JMP | BPF_JGE | BPF_K: the next one, or the one after it.
+            step(0x35, 0, 1, FIRST),
+            // BPF_RET | BPF_K. Also for -1, a call that a tracer skips.
+            step(
+                0x06,
+                0,
+                0,
+                libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs(),
+            ),
+            step(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ]
+    })
 }
