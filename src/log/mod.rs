@@ -111,7 +111,7 @@ fn journal() -> MutexGuard<'static, Option<Journal>> {
 }
 
 /// Begins to log: opens the sink that `to` names, or if there is none the next of journal, syslog and `run_dir/NAME.log`, and makes it
-/// the target of the `log` crate's macros. Called again, it replaces the sink.
+/// the target of the `log` crate's macros. Called again, it replaces the sink. The caller has one thread: the time zone is settled as well.
 ///
 /// `utc`: times of standard error and files in UTC. `owner` (user, group): whose a log file becomes when root creates it.
 ///
@@ -125,6 +125,8 @@ pub fn start(
     run_dir: &Path,
     owner: Option<(u32, u32)>,
 ) -> Result<LogChoice, LogError> {
+    // Before anything forks or is confined, also after a restart, and whatever becomes of the sink: policies ask for local time too.
+    crate::sys::calendar::settle_zone();
     let (opened, choice) = Journal::open(Settings {
         to: to.clone(),
         utc,

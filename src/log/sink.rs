@@ -124,8 +124,6 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn open(settings: Settings) -> Result<(Journal, LogChoice), LogError> {
-        // The C library reads the time zone now, before anything confines this process.
-        let _ = calendar::local(0);
         let sockets = (Path::new(JOURNAL_SOCKET), Path::new(SYSLOG_SOCKET));
         let (sink, choice) = choose(&settings, sockets)?;
         Ok((Journal::with(settings, sink), choice))

@@ -50,8 +50,19 @@ pub fn utc(seconds: i64) -> Civil {
     }
 }
 
-/// Seconds since 1970 in local time; UTC if the C library does not know it. The first call reads the time zone, so make it
-/// before anything confines the process.
+/// Reads the time zone, once for this process and those that it forks. The caller has one thread.
+///
+/// Without TZ the C library looks at /etc/localtime again with every mktime(3) and strftime(3); a confined process that finds it changed may not
+/// open it, and would go on in UTC. With TZ it compares the text only. A program that is executed later reads the file anew.
+pub fn settle_zone() {
+    if std::env::var_os("TZ").is_none() {
+        // SAFETY: no other thread reads the environment meanwhile, there is none: the master has one thread when its log begins.
+        unsafe { std::env::set_var("TZ", ":/etc/localtime") };
+    }
+    let _ = local(0);
+}
+
+/// Seconds since 1970 in local time; UTC if the C library does not know it. Before anything confines the process: [`settle_zone`].
 pub fn local(seconds: i64) -> Civil {
     let time: libc::time_t = seconds;
     let mut broken_down = MaybeUninit::<libc::tm>::zeroed();
