@@ -275,7 +275,8 @@ impl Child {
             slot,
             ready: self.ready,
             retiring: self.retiring,
-            unresponsive: self.unresponsive,
+            // One that is about to be gone reads nothing any more.
+            unresponsive: self.unresponsive || self.killed,
             old: self.terms.generation != generation,
             capacity: self.terms.capacity,
             requests,
@@ -362,6 +363,17 @@ impl Child {
                 self.pid
             );
             self.kill_for("shutting its control socket");
+        }
+    }
+
+    /// Ends one that takes no descriptors: it can be given nothing.
+    pub(super) fn refused_descriptors(&mut self) {
+        if !self.killed {
+            log::error!(
+                "child {} has forbidden that it is given connections: it is broken or was taken over, and is killed",
+                self.pid
+            );
+            self.kill_for("forbidding that it is given connections");
         }
     }
 

@@ -78,7 +78,13 @@ impl Master {
             .iter()
             .any(|child| pool::has_room(child, Load::Served))
         {
-            return Arrival::Serve;
+            // Who has room takes nothing at present: what is in hand goes first, and whoever comes waits with the kernel, whose queue has a
+            // bound.
+            return if self.in_hand.is_empty() {
+                Arrival::Serve
+            } else {
+                Arrival::Wait(NotAccepting::NoChild)
+            };
         } else if !views.iter().any(|child| child.ready && !child.retiring) {
             return Arrival::Wait(NotAccepting::NoChild);
         } else if pool::should_grow(views, &bounds) || views.iter().any(|child| !child.ready) {
@@ -99,11 +105,25 @@ impl Master {
             .flatten()
             .map(super::child::Child::marked_in_flight)
             .sum();
-        if marked < MOST_MARKED {
+        if marked < MOST_MARKED && self.load_in_hand() != Some(Load::Marked) {
             Arrival::Answer(treatment, why)
         } else {
             Arrival::Wait(why)
         }
+    }
+
+    /// What is in hand; a marked one, which more children can take, if there is one.
+    fn load_in_hand(&self) -> Option<Load> {
+        let loads = self.in_hand.iter().map(|it| load_of(it.treatment));
+        loads.reduce(|one, other| if one == Load::Marked { one } else { other })
+    }
+
+    /// Is something in hand though a child has room for it? Then its socket is full, and it does not tell when it has read from it.
+    pub(super) fn waits_for_a_full_socket(&self, now: Instant) -> bool {
+        self.load_in_hand().is_some_and(|load| {
+            let views = self.views(now);
+            views.iter().any(|child| pool::has_room(child, load))
+        })
     }
 
     /// Takes the connections that wait, as long as there is somebody for them.
@@ -175,10 +195,7 @@ impl Master {
     /// Gives a connection to a child; what nobody can take now stays in hand.
     fn give(&mut self, connection: InHand, views: &[ChildView], now: Instant) {
         let mut views = views.to_vec();
-        let load = match connection.treatment {
-            Treatment::Policy => Load::Served,
-            Treatment::Tempfail | Treatment::Accept | Treatment::Reject => Load::Marked,
-        };
+        let load = load_of(connection.treatment);
         loop {
             let random = self.draw();
             let Some(slot) = pool::choose(&views, load, random) else {
@@ -213,9 +230,12 @@ impl Master {
                 self.books.slots[slot as usize].returned += 1;
                 self.books.publish_slot(slot);
                 log::debug!("child {} takes no connection: {error}", child.pid);
-                // We have both ends open: it is not gone, it has shut its own.
-                if error.kind() == io::ErrorKind::BrokenPipe {
-                    child.cut_off();
+                match error.raw_os_error() {
+                    // We have both ends open: it is not gone, it has shut its own.
+                    Some(libc::EPIPE) => child.cut_off(),
+                    // It has forbidden that descriptors are passed to it (SO_PASSRIGHTS): it would look idle for ever.
+                    Some(libc::EPERM) => child.refused_descriptors(),
+                    _ => {}
                 }
                 false
             }
@@ -294,6 +314,13 @@ impl Master {
             .iter()
             .flatten()
             .any(|child| child.unread_for(now).is_some())
+    }
+}
+
+fn load_of(treatment: Treatment) -> Load {
+    match treatment {
+        Treatment::Policy => Load::Served,
+        Treatment::Tempfail | Treatment::Accept | Treatment::Reject => Load::Marked,
     }
 }
 

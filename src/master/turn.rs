@@ -33,6 +33,8 @@ const EPISODE_GAP: Duration = Duration::from_secs(1);
 const FULL_SAID_EVERY: Duration = Duration::from_secs(60);
 /// How often it is looked whether killed children are gone.
 const KERNEL_TIME: Duration = Duration::from_secs(1);
+/// How long a child has for making room in its full socket before it is tried again.
+const FULL_SOCKET: Duration = Duration::from_millis(10);
 /// A tick while a connection lies unread, or an order has not gone through.
 const SHORT_TICK: Duration = Duration::from_millis(100);
 
@@ -163,6 +165,9 @@ impl Master {
                 until = until.min(deadline)
             }
             Phase::Running => {}
+        }
+        if self.waits_for_a_full_socket(now) {
+            until = until.min(now + FULL_SOCKET);
         }
         let wait = until.saturating_duration_since(now) + Duration::from_millis(1);
         EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::ZERO)
