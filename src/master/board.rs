@@ -53,6 +53,17 @@ impl Former {
     }
 }
 
+/// How a child left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passing {
+    /// Connections that it finished, as the master believes it.
+    pub(super) completed: u64,
+    /// As it was told to.
+    pub(super) clean: bool,
+    /// It was caught in a lie: what it counted counts for nothing.
+    pub(super) damaged: bool,
+}
+
 /// What a death came to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Funeral {
@@ -257,9 +268,15 @@ impl Books {
         self.global.trouble_at_ns = clock::boottime_ns();
     }
 
-    /// A process is gone for good (waitpid returned it): its last record is folded into the slot's, and the slot is empty. `completed` is what the
-    /// control word says, already clamped.
-    pub(super) fn bury(&mut self, slot: u32, completed: u64, ended: Ended, clean: bool) -> Funeral {
+    /// A process is gone for good (waitpid returned it): its last record is folded into the slot's, and the slot is empty. A child says first
+    /// on its control page and then on its page of the board that a connection is finished, so that what the master read there last is
+    /// never behind.
+    pub(super) fn bury(&mut self, slot: u32, passing: Passing, ended: Ended) -> Funeral {
+        let Passing {
+            completed,
+            clean,
+            damaged,
+        } = passing;
         let end = match ended {
             Ended::Exited(status) => records::encode_end(Some(status), None),
             Ended::Signalled(signal) => records::encode_end(None, Some(signal)),
@@ -269,7 +286,7 @@ impl Books {
         let observed = self.board_of(slot).read_child_histograms(slot);
         self.forget(slot);
         let record = &mut self.slots[slot as usize];
-        if last.incarnation == record.incarnation {
+        if last.incarnation == record.incarnation && !damaged {
             // Written to the spare copy, which counts from the publication below on.
             let before = &mut self.histograms[slot as usize];
             *before = before.plus(&observed);
@@ -277,11 +294,10 @@ impl Books {
             self.board
                 .write_master_histograms(slot, record.histogram_copy, before);
         } else {
-            // It never published, or somebody else wrote there.
+            // It never published, or somebody else wrote there, or it lied, and why should it have told the truth here.
             last = ChildRecord::zeroed();
         }
         let taken_on = record.dispatched.saturating_sub(record.returned);
-        let completed = completed.max(last.counters.connections_completed.min(taken_on));
         let lost_connections = taken_on.saturating_sub(completed);
         let counters = believable(&last.counters, completed);
         let lost_messages = counters.messages_in_progress();

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use scoreboard::EventKind;
 use scoreboard::records::{MilterState, RetireReason, SlotState};
 
+use super::board::Passing;
 use super::child::{Child, Ends, Terms, slot_state};
 use super::pool::Limits;
 use super::report::Line;
@@ -328,7 +329,12 @@ impl Master {
         let stopping = !matches!(self.phase, Phase::Starting(_) | Phase::Running);
         let killed_by_us = child.killed && stopping;
         let clean = (child.retiring && ended == Ended::Exited(0)) || killed_by_us;
-        let funeral = self.books.bury(slot, child.completed(), ended, clean);
+        let passing = Passing {
+            completed: child.completed(),
+            clean,
+            damaged: child.damaged,
+        };
+        let funeral = self.books.bury(slot, passing, ended);
         let how = match ended {
             Ended::Exited(status) => format!("ended with status {status}"),
             Ended::Signalled(signal) => match Signal::try_from(signal) {
