@@ -1,7 +1,7 @@
 //! The control page of one child: a few words in a memfd of its own, through which the child tells the master what it finished.
 //!
-//! Only the child writes; the master reads by copy and clamps. A child that lies can attract or refuse connections, nothing else
-//! (`MADV_DONTFORK` in the master: siblings never have the page).
+//! Only the child writes; the master copies each word once and judges the copy. A child that claims what cannot be is killed; one that lies
+//! with care can attract or refuse connections, nothing else (`MADV_DONTFORK` in the master: siblings never have the page).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::{Child, Limits, Terms};
-use crate::sys::control_page::ControlPage;
+use crate::sys::control_page::{ControlPage, Word};
 use crate::sys::exec::{self, Inherited};
 
 /// A child in words.
@@ -106,11 +106,14 @@ impl Child {
         now: Instant,
     ) -> io::Result<Child> {
         let page_descriptor = inherited.take(state.page)?;
+        let page = ControlPage::take_up(&page_descriptor)?;
         Ok(Child {
             pid: Pid::from_raw(state.pid),
             control: inherited.take_socket(state.control)?,
             far_end: inherited.take_socket(state.far_end)?,
-            page: ControlPage::take_up(&page_descriptor)?,
+            // What was lost before has been told.
+            lines_lost: page.load(Word::LinesLost),
+            page,
             page_descriptor,
             ready: state.ready,
             retiring: state.retiring,
@@ -128,7 +131,6 @@ impl Child {
             killed: state.killed,
             killed_for: None,
             late_until: state.late_until,
-            lines_lost: 0,
             damaged: false,
             terms: Terms {
                 generation: state.generation,
