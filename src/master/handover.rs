@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Master;
 use super::child::{ChildState, InHand};
 use super::listener::ListenerState;
-use crate::config::{self, Config, MilterConfig};
+use crate::config::{self, Config, MilterConfig, Port};
 use crate::policy::Bundle;
 use crate::run_dir::request::Asker;
 use crate::sys::exec::{self, AcrossExec, Inherited};
@@ -216,6 +216,11 @@ impl fmt::Display for StateError {
 impl std::error::Error for StateError {}
 
 impl State {
+    /// Where the running master listens, as it is written.
+    pub(super) fn port(&self) -> Option<Port> {
+        self.listener.as_ref()?.port.parse().ok()
+    }
+
     /// For the next program.
     ///
     /// # Errors

@@ -43,6 +43,7 @@ pub(super) fn inherit(
         account,
         group,
         access,
+        address,
         request,
         changes,
         bundle,
@@ -81,7 +82,7 @@ pub(super) fn inherit(
         estate.listener,
         &state,
         &mut milter,
-        access,
+        (access, address),
         &mut in_hand,
         &mut report,
     )?;
@@ -132,7 +133,8 @@ pub(super) fn inherit(
             id: request,
             lines: report.kept(),
             failed,
-            deadline: now + milter.start_timeout,
+            // All of it, however long it took to come so far.
+            deadline: Instant::now() + milter.start_timeout,
         }),
         askers: std::mem::take(&mut state.askers),
         unanswered: std::mem::take(&mut state.unanswered),

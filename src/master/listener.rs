@@ -9,6 +9,7 @@ mod handed;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use crate::sys::socket::somebody_listens;
 use crate::sys::user::effective_uid;
 
 use address::relation;
-pub(super) use address::{Relation, only_ours, relation_of};
+pub(super) use address::{Relation, bound_to, of as address_of, only_ours, relation_of};
 pub(super) use handed::ListenerState;
 
 /// Why a port cannot be had.
@@ -109,11 +110,20 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Binds a port.
+    /// Binds a port, at the address that its host has now.
     pub(super) fn bind(port: &Port, access: Access) -> Result<Listener, ListenError> {
+        Listener::bind_at(port, address::of(port)?, access)
+    }
+
+    /// Binds a port whose address is known.
+    pub(super) fn bind_at(
+        port: &Port,
+        address: Option<SocketAddr>,
+        access: Access,
+    ) -> Result<Listener, ListenError> {
         match port {
-            Port::Inet { .. } => bind_tcp(port, AddressFamily::Inet),
-            Port::Inet6 { .. } => bind_tcp(port, AddressFamily::Inet6),
+            Port::Inet { .. } => bind_tcp(port, address, AddressFamily::Inet),
+            Port::Inet6 { .. } => bind_tcp(port, address, AddressFamily::Inet6),
             Port::Unix(path) => bind_unix(port, path, access),
         }
     }
@@ -177,8 +187,12 @@ impl Listener {
     }
 }
 
-fn bind_tcp(port: &Port, family: AddressFamily) -> Result<Listener, ListenError> {
-    let Some(address) = address::of(port)? else {
+fn bind_tcp(
+    port: &Port,
+    address: Option<SocketAddr>,
+    family: AddressFamily,
+) -> Result<Listener, ListenError> {
+    let Some(address) = address else {
         return Err(ListenError::Host(port.clone(), "none".to_owned()));
     };
     let system = |what, error: nix::errno::Errno| match error {

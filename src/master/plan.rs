@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub(super) struct Plan {
     /// Of the board and a unix socket. Looked up in the trial, as the account is: a name service that hangs must not hold up a master.
     pub(super) group: Option<u32>,
     pub(super) access: Access,
+    /// Of a TCP port that was not the running one's.
+    pub(super) address: Option<SocketAddr>,
     /// Whose answer it is.
     pub(super) request: String,
     /// For the operator.
@@ -40,6 +43,7 @@ struct Head {
     account: Option<AccountHead>,
     group: Option<u32>,
     access: Access,
+    address: Option<SocketAddr>,
     request: String,
     changes: Vec<String>,
 }
@@ -70,6 +74,7 @@ impl Plan {
             }),
             group: self.group,
             access: self.access,
+            address: self.address,
             request: self.request.clone(),
             changes: self.changes.clone(),
         })?;
@@ -108,6 +113,7 @@ impl Plan {
             }),
             group: head.group,
             access: head.access,
+            address: head.address,
             request: head.request,
             changes: head.changes,
             bundle: Bundle::decode(bundle).map_err(io::Error::other)?,
@@ -236,6 +242,7 @@ mod tests {
                 owner: None,
                 group: Some(8),
             },
+            address: Some("[::1]:3366".parse().unwrap()),
             request: "id".to_owned(),
             changes: vec!["x".to_owned()],
             bundle: bundle("return {}"),
@@ -245,6 +252,7 @@ mod tests {
         assert_eq!(read.milter, plan.milter);
         assert_eq!((read.request, read.changes), (plan.request, plan.changes));
         assert_eq!((read.group, read.access), (plan.group, plan.access));
+        assert_eq!(read.address, plan.address);
         assert_eq!(read.bundle, plan.bundle);
         for length in [0, 7, 8, 50, bytes.len() - 1] {
             assert!(Plan::decode(&bytes[..length]).is_err(), "{length}");

@@ -3,16 +3,22 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::child::InHand;
 use super::handover::State;
-use super::listener::{Access, ListenError, Listener, Relation, relation_of};
+use super::listener::{Access, ListenError, Listener, Relation, bound_to, relation_of};
 use super::report::Report;
 use crate::config::{MilterConfig, Port};
 use crate::sys::backlog::BacklogGauge;
 use crate::sys::socket;
 use crate::worker::Treatment;
+
+/// Taken of an old port beyond what waited in it when it was begun to be closed: they came meanwhile.
+const LATE_COMERS: usize = 1024;
+/// The longest queue that a port can have (`listen_queue_size`), when the kernel does not tell how much of it is used.
+const LONGEST_QUEUE: u64 = 65_535;
 
 /// Where the milter listens from now on.
 pub(super) struct Settled {
@@ -22,7 +28,8 @@ pub(super) struct Settled {
 }
 
 /// The port that is configured: the same socket as before, or another one that listens before the old one is closed. If it cannot be had, the
-/// milter keeps the port of before, and `milter` says so.
+/// milter keeps the port of before, and `milter` says so. `address` is that of another TCP port, looked up in the trial: no name service is
+/// asked here, where nobody is served meanwhile.
 ///
 /// # Errors
 /// When there is no port any more.
@@ -30,19 +37,16 @@ pub(super) fn go_on(
     old: Listener,
     state: &State,
     milter: &mut MilterConfig,
-    access: Access,
+    (access, address): (Access, Option<SocketAddr>),
     in_hand: &mut VecDeque<InHand>,
     report: &mut Report,
 ) -> io::Result<Settled> {
     let queue = milter.listen_queue_size;
-    let was: Option<Port> = state
-        .listener
-        .as_ref()
-        .and_then(|listener| listener.port.parse().ok());
+    let was = state.port();
     let settled = |listener, failed| Ok(Settled { listener, failed });
     let Some((was, relation)) = was
         .map(|was| {
-            let relation = relation_of(&old, &was, &milter.port);
+            let relation = relation_of(&old, &was, (&milter.port, address));
             (was, relation)
         })
         .filter(|(_, relation)| *relation != Relation::Same)
@@ -57,14 +61,15 @@ pub(super) fn go_on(
         }
         return settled(old, None);
     };
-    let open = |port: &Port| {
-        let listener = Listener::bind(port, access)?;
+    let before = bound_to(&old);
+    let open = |port: &Port, address| {
+        let listener = Listener::bind_at(port, address, access)?;
         listener
             .listen(port, queue)
             .inspect_err(|_| listener.remove_file())?;
         Ok(listener)
     };
-    match open(&milter.port) {
+    match open(&milter.port, address) {
         Ok(new) => {
             close(old, in_hand, report);
             settled(new, None)
@@ -72,7 +77,7 @@ pub(super) fn go_on(
         // Only one of both can listen.
         Err(ListenError::InUse(_)) if relation == Relation::Overlap => {
             close(old, in_hand, report);
-            match open(&milter.port) {
+            match open(&milter.port, address) {
                 Ok(new) => {
                     report.warning(&format!(
                         "{was} and {} overlap: the port was closed for an instant",
@@ -85,7 +90,7 @@ pub(super) fn go_on(
                         "{error}; it listens on {was} again, which was closed for an instant"
                     );
                     milter.port = was;
-                    let again = open(&milter.port).map_err(io::Error::other)?;
+                    let again = open(&milter.port, before).map_err(io::Error::other)?;
                     settled(again, Some(text))
                 }
             }
@@ -102,14 +107,20 @@ pub(super) fn go_on(
 fn close(listener: Listener, in_hand: &mut VecDeque<InHand>, report: &mut Report) {
     listener.remove_file();
     let tcp = listener.is_tcp();
-    let (waiting, error) = drain(|| socket::accept(listener.socket()));
+    // No more than wait now and come while these are taken, else whoever connects fast enough keeps the old port open.
+    let gauge = BacklogGauge::new(tcp);
+    let queued = gauge.read(listener.socket()).unwrap_or(LONGEST_QUEUE);
+    let most = usize::try_from(queued).unwrap_or(usize::MAX);
+    let (waiting, error) = drain(most.saturating_add(LATE_COMERS), || {
+        socket::accept(listener.socket())
+    });
     in_hand.extend(waiting.into_iter().map(|socket| InHand {
         socket,
         treatment: Treatment::Policy,
         tcp,
     }));
     if let Some(error) = error {
-        let left = BacklogGauge::new(tcp).read(listener.socket());
+        let left = gauge.read(listener.socket());
         report.warning(&format!(
             "connections that waited in the old port are cut ({}): {error}",
             left.map_or("unknown how many".to_owned(), |left| left.to_string())
@@ -117,10 +128,13 @@ fn close(listener: Listener, in_hand: &mut VecDeque<InHand>, report: &mut Report
     }
 }
 
-/// Everybody who waits, and what kept the others from being accepted.
-fn drain(mut accept: impl FnMut() -> io::Result<OwnedFd>) -> (Vec<OwnedFd>, Option<io::Error>) {
+/// Everybody who waits, up to so many, and what kept the others from being accepted.
+fn drain(
+    most: usize,
+    mut accept: impl FnMut() -> io::Result<OwnedFd>,
+) -> (Vec<OwnedFd>, Option<io::Error>) {
     let mut waiting = Vec::new();
-    loop {
+    for _ in 0..most {
         match accept() {
             Ok(socket) => waiting.push(socket),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (waiting, None),
@@ -128,6 +142,8 @@ fn drain(mut accept: impl FnMut() -> io::Result<OwnedFd>) -> (Vec<OwnedFd>, Opti
             Err(error) => return (waiting, Some(error)),
         }
     }
+    let error = io::Error::other("more and more came while it was being closed");
+    (waiting, Some(error))
 }
 
 #[cfg(test)]
@@ -147,11 +163,17 @@ mod tests {
             failed(libc::EAGAIN),
             null(),
         ]);
-        let (taken, error) = drain(|| queue.pop_front().unwrap());
+        let (taken, error) = drain(9, || queue.pop_front().unwrap());
         assert_eq!((taken.len(), error.is_none(), queue.len()), (2, true, 1));
         let mut queue = VecDeque::from([null(), failed(libc::EMFILE), null()]);
-        let (taken, error) = drain(|| queue.pop_front().unwrap());
+        let (taken, error) = drain(9, || queue.pop_front().unwrap());
         assert_eq!(taken.len(), 1);
         assert_eq!(error.unwrap().raw_os_error(), Some(libc::EMFILE));
+    }
+
+    #[test]
+    fn who_comes_faster_than_he_is_taken_keeps_no_port_open() {
+        let (taken, error) = drain(9, || std::fs::File::open("/dev/null").map(OwnedFd::from));
+        assert_eq!((taken.len(), error.is_some()), (9, true));
     }
 }

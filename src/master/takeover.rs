@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::SocketAddr;
 
 use nix::unistd::Pid;
 
@@ -19,7 +20,7 @@ use super::plan::{self, Plan};
 use super::report::Line;
 use super::{Report, Setup, end};
 use crate::checker::{self, Keeps};
-use crate::config::{Config, MilterConfig, MilterName, Port};
+use crate::config::{Config, MilterConfig, MilterName};
 use crate::policy::{Bundle, Limits};
 use crate::run_dir::request::Request;
 use crate::run_dir::{Paths, answer};
@@ -112,6 +113,7 @@ fn try_out(state: i32, plan: i32, request: i32) -> Result<(), Refusal> {
     surroundings(&milter, &state, account.as_ref())?;
     let group = boot::status_group(&milter, account.as_ref()).map_err(in_full)?;
     let access = boot::socket_access(&milter, account.as_ref()).map_err(in_full)?;
+    let address = new_address(&milter, &state).map_err(in_full)?;
     let bundle = check_policy(&milter, account.as_ref(), Keeps::Nothing).map_err(in_full)?;
     let user = account.as_ref().map_or("", |it| it.name.as_str());
     let new = handover::dump(&milter, &state.run_dir, user);
@@ -127,6 +129,7 @@ fn try_out(state: i32, plan: i32, request: i32) -> Result<(), Refusal> {
         account,
         group,
         access,
+        address,
         request: request.id,
         changes,
         bundle,
@@ -168,16 +171,21 @@ fn account(config: &Config) -> Result<Option<Account>, Refusal> {
         .map_err(|error| refuse(status::NOT_CONFIGURED, error))
 }
 
+/// The address of a port that the running master does not have.
+fn new_address(milter: &MilterConfig, state: &State) -> Result<Option<SocketAddr>, Refusal> {
+    if state.port().as_ref() == Some(&milter.port) {
+        return Ok(None);
+    }
+    listener::address_of(&milter.port).map_err(|error| boot::no_port(&error))
+}
+
 /// Groups, log, port: what a start would look at.
 fn surroundings(
     milter: &MilterConfig,
     state: &State,
     account: Option<&Account>,
 ) -> Result<(), Refusal> {
-    let running: Option<Port> = state
-        .listener
-        .as_ref()
-        .and_then(|listener| listener.port.parse().ok());
+    let running = state.port();
     let setup = Setup {
         milter: milter.clone(),
         run_dir: state.run_dir.clone(),

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{SockaddrStorage, getsockname};
 use nix::sys::stat::fstat;
@@ -23,8 +23,11 @@ pub(in crate::master) enum Relation {
     Apart,
 }
 
-/// The address of a TCP port; `None` for a unix socket.
-pub(super) fn of(port: &Port) -> Result<Option<SocketAddr>, ListenError> {
+/// The address of a TCP port; `None` for a unix socket. It may take as long as a name service takes.
+///
+/// # Errors
+/// [`ListenError::Host`]
+pub(in crate::master) fn of(port: &Port) -> Result<Option<SocketAddr>, ListenError> {
     let (number, host, wants_v4) = match port {
         Port::Inet { port, host } => (*port, host, true),
         Port::Inet6 { port, host } => (*port, host, false),
@@ -46,30 +49,34 @@ pub(in crate::master) fn relation(one: &Port, other: &Port) -> Relation {
         return Relation::Same;
     }
     match of(one) {
-        Ok(one) => to_address(one, other),
+        Ok(one) => to_address(one, of(other).ok().flatten()),
         Err(_) => Relation::Apart,
     }
 }
 
-/// The same for a socket that is there. `was`: as it was written, so that no name is looked up if that is still the same.
-pub(in crate::master) fn relation_of(there: &Listener, was: &Port, other: &Port) -> Relation {
+/// The same for a socket that is there and the address of the other one: no name is looked up. `was`: as it was written.
+pub(in crate::master) fn relation_of(
+    there: &Listener,
+    was: &Port,
+    (other, address): (&Port, Option<SocketAddr>),
+) -> Relation {
     if was == other {
         return Relation::Same;
     }
-    to_address(bound_to(&there.socket), other)
+    to_address(bound_to(there), address)
 }
 
-fn to_address(one: Option<SocketAddr>, other: &Port) -> Relation {
-    match (one, of(other)) {
-        (Some(one), Ok(Some(other))) if one == other => Relation::Same,
-        (Some(one), Ok(Some(other))) if overlap(one, other) => Relation::Overlap,
+fn to_address(one: Option<SocketAddr>, other: Option<SocketAddr>) -> Relation {
+    match (one, other) {
+        (Some(one), Some(other)) if one == other => Relation::Same,
+        (Some(one), Some(other)) if overlap(one, other) => Relation::Overlap,
         _ => Relation::Apart,
     }
 }
 
 /// The address of a TCP socket.
-fn bound_to(socket: &OwnedFd) -> Option<SocketAddr> {
-    let address: SockaddrStorage = getsockname(socket.as_raw_fd()).ok()?;
+pub(in crate::master) fn bound_to(listener: &Listener) -> Option<SocketAddr> {
+    let address: SockaddrStorage = getsockname(listener.socket.as_raw_fd()).ok()?;
     let v4 = || Some(SocketAddr::V4((*address.as_sockaddr_in()?).into()));
     let v6 = || Some(SocketAddr::V6((*address.as_sockaddr_in6()?).into()));
     v4().or_else(v6)
