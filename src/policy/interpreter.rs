@@ -30,8 +30,10 @@ const MOST_SPARE: usize = 16;
 
 /// Messages between two looks at the heap.
 const PACE_EVERY: u32 = 64;
-/// A heap below this may grow tenfold before it is collected.
-const SMALL_HEAP: usize = 2 << 20;
+/// Up to here a heap may grow by more than to twice what is kept before it is collected.
+const SMALL_HEAP: usize = 1 << 20;
+/// The collector's pause: in percent of what was kept, how large a heap may become before the next collection. The first one is Lua's own.
+const PAUSES: (usize, usize) = (200, 1000);
 
 /// What an interpreter may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +97,7 @@ pub struct Interpreter {
     /// Messages that ended.
     ended: Cell<u32>,
     /// The collector's pause in percent, as last set.
-    pause: Cell<i32>,
+    pause: Cell<usize>,
     lua: Lua,
 }
 
@@ -253,15 +255,18 @@ impl Interpreter {
 
     /// Lets a small heap grow by more before it is collected: a body chunk is as large as all that a policy keeps, and would start a collection by
     /// itself. A large heap is collected as usual, so that garbage never outweighs what is kept.
+    ///
+    /// The pause must fall as the heap grows. What is kept is also what waits for its finalizer, the `ctx` of every connection since the last
+    /// collection: with one pause for all small heaps each collection keeps more than the one before, and the heap grows far beyond small.
     fn pace(&self) {
-        let pause = if self.lua.used_memory() < SMALL_HEAP {
-            1000
-        } else {
-            200
-        };
+        let (least, most) = PAUSES;
+        let room = SMALL_HEAP * 100 / self.lua.used_memory().max(1);
+        // In steps: a small change is not worth a call.
+        let pause = room.clamp(least, most) / 100 * 100;
         if self.pause.replace(pause) != pause {
+            let percent = i32::try_from(pause).unwrap_or(i32::MAX);
             self.lua
-                .gc_set_mode(GcMode::Incremental(GcIncParams::default().pause(pause)));
+                .gc_set_mode(GcMode::Incremental(GcIncParams::default().pause(percent)));
         }
     }
 

@@ -325,3 +325,47 @@ fn the_examples_of_the_manual_page_are_policies() {
     }
     assert_eq!(count, 4);
 }
+
+#[test]
+fn what_many_connections_leave_behind_stays_small() {
+    let mut script = script(
+        r#"
+        function policy.mail(ctx, sender, args) end
+        function policy.rcpt(ctx, recipient, args) end
+        function policy.header(ctx, name, value) end
+        function policy.eom(ctx) ctx:add_header("X-Filter", "ok") end"#,
+    );
+    let mut most = 0;
+    for _ in 0..12_000 {
+        // Each connection has a ctx with a finalizer: it outlives one collection.
+        script.facts = Rc::new(RefCell::new(Facts {
+            actions: 0x1ff,
+            ..Facts::default()
+        }));
+        script.context = script.interpreter.context(Rc::clone(&script.facts));
+        for _ in 0..2 {
+            let minute = Duration::from_secs(60);
+            for event in [
+                Event::Mail {
+                    sender: b"a@b.example",
+                    args: vec![b"SIZE=100"],
+                },
+                Event::Rcpt {
+                    recipient: b"user@example.org",
+                    args: vec![],
+                },
+                Event::Header {
+                    name: b"Subject",
+                    value: b"test",
+                },
+                Event::Eom,
+            ] {
+                assert_eq!(script.run(event, minute), Ok(Verdict::Continue));
+            }
+            script.facts.borrow_mut().message = None;
+            script.interpreter.end_message(&mut script.context);
+        }
+        most = most.max(script.interpreter.memory_used());
+    }
+println!("most {most}");    assert!(most < 1 << 20, "{most} bytes");
+}
