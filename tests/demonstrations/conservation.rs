@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use scoreboard::{Death, MapReader, MasterBooks, Reader, Snapshot, decode_end, shown};
-use serde_json::Value;
 
-use crate::load::{CLIENTS, EndOf, clients};
-use crate::support::ledger::{Counts, Ledger, POLICY, Random};
-use crate::support::milter::{Milter, count, sum};
+use crate::load::{CLIENTS, clients};
+use crate::support::ledger::{Ledger, POLICY, Random};
+use crate::support::looks::{EndOf, Seen, watch};
+use crate::support::milter::Milter;
 use crate::support::process::{self, runs};
 use crate::support::totals::Totals;
 use crate::support::{SOON, wait_until};
@@ -42,62 +42,6 @@ struct Kill {
     pid: i32,
     signal: Signal,
     between: (Instant, Instant),
-}
-
-/// What one reader has seen.
-#[derive(Default)]
-struct Seen {
-    looks: u64,
-    totals: Totals,
-    /// Looks at which the master's books balanced to the unit.
-    exact: u64,
-    was_inconsistent: bool,
-    deaths: BTreeMap<u64, Death>,
-}
-
-impl Seen {
-    fn look(&mut self, inconsistent: bool, totals: Totals, before: &Counts, after: &Counts) {
-        self.looks += 1;
-        let twice = inconsistent && self.was_inconsistent;
-        assert!(
-            !twice,
-            "look {} after an inconsistent one is inconsistent",
-            self.looks
-        );
-        self.was_inconsistent = inconsistent;
-        if !inconsistent {
-            totals.agree(&self.totals, before, after);
-            self.totals = totals;
-        }
-    }
-
-    fn snapshot(&mut self, snapshot: &Snapshot, before: &Counts, after: &Counts) {
-        let slots = &snapshot.slots;
-        let whole = snapshot.global_consistent && slots.iter().all(|slot| slot.consistent);
-        let books = snapshot.books();
-        assert!(books.is_balanced(), "{books:?}");
-        self.exact += u64::from(books.master() == MasterBooks::Balanced);
-        let requests: u64 = slots.iter().map(scoreboard::Slot::requests).sum();
-        assert_eq!(requests, snapshot.requests());
-        for death in &snapshot.deaths {
-            let known = self.deaths.entry(death.number).or_insert(*death);
-            assert_eq!(known, death, "an entry of the death ring changed");
-        }
-        self.look(!whole, Totals::of(snapshot), before, after);
-    }
-
-    fn json(&mut self, milter: &Value, before: &Counts, after: &Counts) {
-        let slots = milter["slots"].as_array().unwrap();
-        let whole =
-            milter["consistent"] == true && slots.iter().all(|slot| slot["consistent"] == true);
-        assert_eq!(milter["state"], "running", "{milter:#}");
-        assert_eq!(milter["books"]["balanced"], true, "{milter:#}");
-        assert_eq!(sum(milter, "requests"), count(&milter["pool"]["requests"]));
-        assert_eq!(sum(milter, "messages"), count(&milter["pool"]["messages"]));
-        let master = &milter["books"]["accepted"];
-        self.exact += u64::from(master["total"] == master["accounted"]);
-        self.look(!whole, Totals::in_json(milter), before, after);
-    }
 }
 
 /// Kills a random child now and then, whatever it is doing, until it is over. Some are stopped before, for longer than a connection may lie
@@ -134,22 +78,6 @@ fn kill_children(master: i32, over: &AtomicBool, seconds: u64, random: &mut Rand
         });
     }
     kills
-}
-
-/// Looks at the board until it is over; at least once.
-fn watch(
-    over: &AtomicBool,
-    ledger: &Ledger,
-    pause: Duration,
-    mut look: impl FnMut(&mut Seen, &Counts),
-) -> Seen {
-    let mut seen = Seen::default();
-    while seen.looks == 0 || !over.load(Ordering::SeqCst) {
-        let before = ledger.now();
-        look(&mut seen, &before);
-        sleep(pause);
-    }
-    seen
 }
 
 /// Nothing is in progress, and every death is on the board.
@@ -282,22 +210,40 @@ fn a_storm_of_kills_under_load_never_makes_the_board_differ_from_what_the_client
         );
         let by_pread = scope.spawn(move || {
             let _end = EndOf(over);
-            watch(over, ledger, Duration::from_millis(7), |seen, before| {
-                let snapshot = pread.snapshot().unwrap();
-                seen.snapshot(&snapshot, before, &ledger.now());
-            })
+            watch(
+                Seen::default(),
+                over,
+                ledger,
+                Duration::from_millis(7),
+                |seen, before| {
+                    let snapshot = pread.snapshot().unwrap();
+                    seen.snapshot(&snapshot, before, &ledger.now());
+                },
+            )
         });
         let by_map = scope.spawn(move || {
             let _end = EndOf(over);
-            watch(over, ledger, Duration::from_millis(3), |seen, before| {
-                seen.snapshot(&map.snapshot(), before, &ledger.now());
-            })
+            watch(
+                Seen::default(),
+                over,
+                ledger,
+                Duration::from_millis(3),
+                |seen, before| {
+                    seen.snapshot(&map.snapshot(), before, &ledger.now());
+                },
+            )
         });
         let _end = EndOf(over);
-        let by_json = watch(over, ledger, Duration::from_millis(100), |seen, before| {
-            let json = milter.json();
-            seen.json(&json, before, &ledger.now());
-        });
+        let by_json = watch(
+            Seen::default(),
+            over,
+            ledger,
+            Duration::from_millis(100),
+            |seen, before| {
+                let json = milter.json();
+                seen.json(&json, before, &ledger.now());
+            },
+        );
         [by_pread.join().unwrap(), by_map.join().unwrap(), by_json]
     });
     let kills = kills.into_inner().unwrap();

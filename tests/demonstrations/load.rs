@@ -1,22 +1,11 @@
 //! Clients that keep a milter busy, and messages that stay in hand.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use crate::support::ledger::{Ledger, Random};
 use crate::support::milter::Milter;
 use crate::support::mta::{Message, Mta};
 
 /// Connections at a time.
 pub(crate) const CLIENTS: u64 = 6;
-
-/// Ends the others when one of them fails: a scope waits for its threads.
-pub(crate) struct EndOf<'a>(pub(crate) &'a AtomicBool);
-
-impl Drop for EndOf<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
 
 /// Clients that open one connection after the other, until each has had `enough` of them or the port is closed.
 pub(crate) fn clients(

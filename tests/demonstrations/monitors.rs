@@ -6,8 +6,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use scoreboard::Reader;
 
-use crate::load::{CLIENTS, EndOf, clients};
+use crate::load::{CLIENTS, clients};
 use crate::support::ledger::{Ledger, POLICY};
+use crate::support::looks::EndOf;
 use crate::support::milter::{Milter, count};
 use crate::support::process;
 use crate::support::totals::Totals;

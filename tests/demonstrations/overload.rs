@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use scoreboard::{Reader, Snapshot};
 
-use crate::load::EndOf;
+use crate::support::looks::EndOf;
 use crate::support::milter::{Milter, count};
 use crate::support::mta::{FULL, Message, Mta};
 use crate::support::process;

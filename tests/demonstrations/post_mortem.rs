@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::load::{EndOf, PATIENT, clients, held};
+use crate::load::{PATIENT, clients, held};
 use crate::support::crafted::{BOOT_ID, board_file, plant};
 use crate::support::ledger::{Ledger, POLICY};
+use crate::support::looks::EndOf;
 use crate::support::milter::Milter;
 use crate::support::process;
 use crate::support::totals::Totals;

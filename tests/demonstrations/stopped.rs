@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::load::{EndOf, PATIENT, clients, held};
+use crate::load::{PATIENT, clients, held};
 use crate::support::ledger::{Ledger, POLICY};
+use crate::support::looks::EndOf;
 use crate::support::milter::Milter;
 use crate::support::process;
 

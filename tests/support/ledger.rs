@@ -38,6 +38,12 @@ const SENDERS: [(&str, char, usize); 4] = [
     ("tempfail@b.example", 't', 2),
 ];
 
+/// Two instants between which something happened.
+pub type Span = (Instant, Instant);
+
+/// Longest pause between two steps of a client.
+const PAUSE: Duration = Duration::from_millis(4);
+
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident)+) => {
         /// The counts of all clients together.
@@ -47,7 +53,9 @@ macro_rules! counts {
             /// Queue ids of messages whose fate their clients did not learn.
             pub unanswered: Mutex<HashSet<String>>,
             /// Between the last command before a quit and the end of the connection.
-            pub quits: Mutex<Vec<(Instant, Instant)>>,
+            pub quits: Mutex<Vec<Span>>,
+            /// Of connections cut, their quit unread or not sent: between the last command that was answered and the end.
+            pub cuts: Mutex<Vec<Span>>,
         }
 
         /// The counts at one instant.
@@ -115,8 +123,8 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
     }
 
-    fn pause(&mut self) {
-        let microseconds = self.below(4000);
+    fn pause(&mut self, longest: Duration) {
+        let microseconds = self.below(longest.as_micros() as u64);
         std::thread::sleep(Duration::from_micros(microseconds)); // Load with gaps; nothing is awaited.
     }
 }
@@ -137,6 +145,8 @@ fn is_cut(error: &io::Error) {
 struct Talk<'a> {
     ledger: &'a Ledger,
     mta: Mta,
+    /// Longest pause.
+    pause: Duration,
     /// An instant before the last command that was answered.
     sent: Instant,
     /// The message before this one, if it was aborted and nothing proves that the filter read that.
@@ -146,12 +156,24 @@ struct Talk<'a> {
 impl Ledger {
     /// One connection with up to three messages, from opening to its end. Queue ids begin with `name`. An error: it cannot be opened.
     pub fn session(&self, address: &Address, name: &str, random: &mut Random) -> io::Result<()> {
+        self.session_with_pauses(address, name, random, PAUSE)
+    }
+
+    /// The same of a client that waits up to so long between its steps.
+    pub fn session_with_pauses(
+        &self,
+        address: &Address,
+        name: &str,
+        random: &mut Random,
+        pause: Duration,
+    ) -> io::Result<()> {
         up(&self.opening);
         let mta = Mta::open(address, SOON)?;
         up(&self.opened);
         let mut talk = Talk {
             ledger: self,
             mta,
+            pause,
             sent: Instant::now(),
             aborted: None,
         };
@@ -160,6 +182,7 @@ impl Ledger {
             Err(error) => {
                 is_cut(&error);
                 up(&self.cut);
+                self.cuts.lock().unwrap().push((talk.sent, Instant::now()));
                 self.leave(talk.aborted);
             }
         }
@@ -178,12 +201,12 @@ impl Talk<'_> {
         self.mta.hello()?;
         up(&self.ledger.greeted);
         for number in 0..=random.below(3) {
-            random.pause();
+            random.pause(self.pause);
             let (sender, reply, verdict) = SENDERS[random.below(4) as usize];
             let mut message = Message::from(sender).and_to("second@example.org");
             message.queue_id = format!("{name}x{number}");
             self.begin(&message)?;
-            random.pause();
+            random.pause(self.pause);
             if random.below(8) == 0 {
                 up(&self.ledger.aborts);
                 self.aborted = Some(message.queue_id);
@@ -197,18 +220,19 @@ impl Talk<'_> {
                 up(&ledger.finished);
             }
         }
-        random.pause();
+        random.pause(self.pause);
         Ok(())
     }
 
     fn begin(&mut self, message: &Message) -> io::Result<()> {
         up(&self.ledger.mails);
-        self.sent = Instant::now();
+        let sent = Instant::now();
         let decided = self.mta.begin(message).inspect_err(|_| {
             up(&self.ledger.cut_in_envelope);
             self.ledger.leave([message.queue_id.clone()]);
         })?;
         assert_eq!(decided, None, "decided too early");
+        self.sent = sent;
         up(&self.ledger.begun);
         if self.aborted.take().is_some() {
             up(&self.ledger.aborts_read);
@@ -218,25 +242,29 @@ impl Talk<'_> {
 
     fn complete(&mut self, message: &Message) -> io::Result<Answer> {
         up(&self.ledger.ends);
-        self.sent = Instant::now();
-        self.mta.complete(message).inspect_err(|_| {
+        let sent = Instant::now();
+        let answer = self.mta.complete(message).inspect_err(|_| {
             up(&self.ledger.cut_at_the_end);
             self.ledger.leave([message.queue_id.clone()]);
-        })
+        })?;
+        self.sent = sent;
+        Ok(answer)
     }
 
     /// Quits and reads to the end: an end by reset says that the quit was never read.
     fn quit(mut self) {
         self.ledger.leave(self.aborted.take());
         self.mta.put(b'Q', &[]);
-        match self.mta.flush().and_then(|()| self.mta.reply()) {
+        let end = self.mta.flush().and_then(|()| self.mta.reply());
+        let span = (self.sent, Instant::now());
+        match end {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                let mut quits = self.ledger.quits.lock().unwrap();
-                quits.push((self.sent, Instant::now()));
+                self.ledger.quits.lock().unwrap().push(span);
             }
             Err(error) => {
                 is_cut(&error);
                 up(&self.ledger.quit_unread);
+                self.ledger.cuts.lock().unwrap().push(span);
             }
             Ok(reply) => panic!("a quit was answered: {reply:?}"),
         }
@@ -245,13 +273,26 @@ impl Talk<'_> {
 
 impl Ledger {
     /// Quits of which it cannot be told whether they were read: a child died (between these instants) before the connection ended.
-    pub fn doubtful_quits(&self, deaths: &[(Instant, Instant)]) -> u64 {
+    pub fn doubtful_quits(&self, deaths: &[Span]) -> u64 {
         let quits = self.quits.lock().unwrap();
-        let overlaps = |(from, to): &&(Instant, Instant)| {
-            deaths
-                .iter()
-                .any(|(before, after)| before <= to && after >= from)
-        };
-        quits.iter().filter(overlaps).count() as u64
+        quits.iter().filter(|quit| meets_one(quit, deaths)).count() as u64
     }
+
+    /// Forgets messages, quits and cuts one by one, once they are judged; the counts stay.
+    pub fn forget(&self) {
+        self.unanswered.lock().unwrap().clear();
+        self.quits.lock().unwrap().clear();
+        self.cuts.lock().unwrap().clear();
+    }
+
+    /// Cuts that no death explains.
+    pub fn unexplained_cuts(&self, deaths: &[Span]) -> u64 {
+        let cuts = self.cuts.lock().unwrap();
+        cuts.iter().filter(|cut| !meets_one(cut, deaths)).count() as u64
+    }
+}
+
+fn meets_one((from, to): &Span, others: &[Span]) -> bool {
+    let meets = |(before, after): &Span| before <= to && after >= from;
+    others.iter().any(meets)
 }

@@ -125,7 +125,11 @@ impl Milter {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        self.command_of(Path::new(PROGRAM), arguments)
+    }
+
+    fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .arg("-c")
             .arg(self.path("pmx.conf"))
@@ -145,6 +149,11 @@ impl Milter {
     /// Runs `pmx-milter -c pmx.conf ARGUMENTS`.
     pub fn pmx(&self, arguments: &[&str]) -> Outcome {
         run(self.command(arguments), 2 * SOON)
+    }
+
+    /// The same by another file of the program.
+    pub fn pmx_by(&self, program: &Path, arguments: &[&str]) -> Outcome {
+        run(self.command_of(program, arguments), 2 * SOON)
     }
 
     /// The same under a hard limit of open files.

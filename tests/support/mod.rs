@@ -11,6 +11,7 @@ pub mod crowd;
 pub mod hijack;
 pub mod http;
 pub mod ledger;
+pub mod looks;
 pub mod milter;
 pub mod mta;
 pub mod ports;
