@@ -367,5 +367,6 @@ fn what_many_connections_leave_behind_stays_small() {
         }
         most = most.max(script.interpreter.memory_used());
     }
-println!("most {most}");    assert!(most < 1 << 20, "{most} bytes");
+    println!("most {most}");
+    assert!(most < 1 << 20, "{most} bytes");
 }
