@@ -6,9 +6,10 @@
 mod handed;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use scoreboard::records::{MasterRecord, SlotState};
@@ -44,6 +45,10 @@ pub(super) struct Child {
     unread_since: Option<Instant>,
     completed: u64,
     taken: u64,
+    /// It finished something between the last two looks.
+    progressed: bool,
+    /// It has finished something of which the timer told, and no wake-up of it came since.
+    unheralded: bool,
     marked: u64,
     marked_returned: u64,
     marked_completed: u64,
@@ -146,6 +151,8 @@ impl Child {
             unread_since: None,
             completed: 0,
             taken: 0,
+            progressed: false,
+            unheralded: false,
             marked: 0,
             marked_returned: 0,
             marked_completed: 0,
@@ -198,13 +205,13 @@ impl Child {
             && (self.marked_completed..=handed_marked).contains(&marked)
             && (self.taken..=taken_on.max(self.taken)).contains(&taken);
         self.damaged |= !can_be;
+        self.progressed = !self.damaged && completed > self.completed;
         if self.damaged {
             return false;
         }
         self.marked_completed = marked;
-        let progressed = completed > self.completed;
         self.completed = completed;
-        if progressed {
+        if self.progressed {
             self.idle_since = now;
         }
         let reads = taken > self.taken;
@@ -218,7 +225,19 @@ impl Child {
         if reads || self.page.load(Word::Heard) != self.heard_before {
             self.unresponsive = false;
         }
-        progressed
+        self.progressed
+    }
+
+    /// The timer ended the wait, not a wake-up: one must still come for what was finished meanwhile. It may be on its way, for a child counts
+    /// first and wakes then.
+    pub(super) fn expect_wake(&mut self) {
+        self.unheralded = self.progressed;
+    }
+
+    /// Did the wake-up that was expected not come? It may lie there unread, for nobody listens while there is room.
+    pub(super) fn wake_is_late(&mut self) -> bool {
+        let mut unread = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
+        std::mem::take(&mut self.unheralded) && poll(&mut unread, PollTimeout::ZERO) == Ok(0)
     }
 
     /// It leaves a connection unread: it gets no more until it shows that it reads. To be asked with [`Child::probe`].
@@ -384,11 +403,12 @@ impl Child {
     }
 
     /// Reads what it said, as much as a turn allows.
-    pub(super) fn listen(&self) -> Said {
+    pub(super) fn listen(&mut self) -> Said {
         let mut said = Said::default();
         for _ in 0..MOST_WAKES {
             match pass_fd::receive_plain(&self.control) {
                 Ok(Some(received)) => {
+                    self.unheralded = false;
                     said.ready |= received.bytes().first() == Some(&word::READY);
                 }
                 Ok(None) => {

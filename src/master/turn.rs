@@ -263,11 +263,7 @@ impl Master {
             }
             _ => {}
         }
-        let full = self.books.global.not_accepting == NotAccepting::Full.word();
-        if full && !woken && self.arrival(&self.views(now)) == Arrival::Serve && self.wakes_awaited
-        {
-            self.books.global.late_wakeups += 1;
-        }
+        self.count_late_wakeups(now, woken);
         let global = self.books.global;
         let children = self.children.iter().flatten().count();
         let requests: u64 = self.views(now).iter().map(|child| child.requests).sum();
@@ -288,6 +284,20 @@ impl Master {
                 .flatten()
                 .any(super::child::Child::has_due_order);
         self.next_tick = now + if soon { SHORT_TICK } else { TICK };
+    }
+
+    /// Room that the timer told of and no wake-up: counted at the tick after it, when the wake-up has still not come.
+    fn count_late_wakeups(&mut self, now: Instant, woken: bool) {
+        for child in self.children.iter_mut().flatten() {
+            self.books.global.late_wakeups += u64::from(child.wake_is_late());
+        }
+        let full = self.books.global.not_accepting == NotAccepting::Full.word();
+        if full && !woken && self.arrival(&self.views(now)) == Arrival::Serve && self.wakes_awaited
+        {
+            for child in self.children.iter_mut().flatten() {
+                child.expect_wake();
+            }
+        }
     }
 
     /// Forking and accepting go on after their pauses.

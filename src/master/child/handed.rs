@@ -124,6 +124,8 @@ impl Child {
             unread_since: state.unread_ns.map(|age| back(now, age)),
             completed: state.completed,
             taken: state.taken,
+            progressed: false,
+            unheralded: false,
             marked: state.marked,
             marked_returned: state.marked_returned,
             marked_completed: state.marked_completed,
