@@ -137,12 +137,12 @@ impl Side {
             let _end = EndOf(over);
             let faults = scope.spawn(move || {
                 let _end = EndOf(over);
-                faults::strike(side, &mut Random(seed | 1), over)
+                faults::strike(side, &mut Random(seed << 1 | 1), over)
             });
             let changes = (side.kind == Kind::Changed).then(|| {
                 scope.spawn(move || {
                     let _end = EndOf(over);
-                    changes::make(side, &mut Random(seed << 1 | 1), over)
+                    changes::make(side, &mut Random(seed << 2 | 1), over)
                 })
             });
             for client in 0..QUICK + SLOW {

@@ -88,11 +88,12 @@ impl Milter {
         self.write("policy.lua", text);
     }
 
-    /// Writes a file that everybody may read.
+    /// Writes a file that everybody may read. At once: whoever reads it meanwhile finds all of the old one or all of the new one.
     pub fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::rename(&new, &path).unwrap();
     }
 
     /// The port as pmx.conf has it.
