@@ -64,7 +64,8 @@ pub(crate) fn after(side: &mut Side, storm: Storm) -> Found {
     let board = at_rest(side, kills);
     let (clients, totals) = (side.ledger.now(), Totals::of(&board));
     let spans: Vec<Span> = kills.iter().map(|kill| kill.between).collect();
-    let unexplained = side.ledger.unexplained_cuts(&spans);
+    let cuts = side.ledger.unexplained_cuts(&spans);
+    let unexplained = cuts.len() as u64;
     let doubtful = side.last.doubtful + side.ledger.doubtful_quits(&spans);
     let cut = |of: &Counts| of.cut + of.quit_unread;
     let sum = |part: fn(&crate::support::looks::Seen) -> u64| storm.seen.iter().map(part).sum();
@@ -95,9 +96,21 @@ pub(crate) fn after(side: &mut Side, storm: Storm) -> Found {
     }
     deaths.extend(board.deaths.iter().map(|death| (death.number, *death)));
     deaths.retain(|number, _| *number > last.deaths);
-    found.check(unexplained == 0, || {
-        format!("{unexplained} clients were cut, and no child was killed then")
-    });
+    for cut in cuts {
+        let (from, to) = cut.span;
+        let near = kills.iter().min_by_key(|kill| {
+            let (before, after) = kill.between;
+            before.saturating_duration_since(to) + from.saturating_duration_since(after)
+        });
+        found.check(false, || {
+            format!(
+                "{}, {:?} after the last answer, and no child was killed then; the next before or after: {near:?}; the cut: {:?}",
+                cut.what,
+                to - from,
+                cut.span
+            )
+        });
+    }
     agrees(&mut found, &board, &clients, doubtful);
     every_death_is_a_kill(&mut found, side, &board, &deaths);
     side.last = Last {
@@ -178,6 +191,11 @@ fn every_death_is_a_kill(
     let expected: Vec<u64> = (side.last.deaths + 1..=board.global.deaths_signal).collect();
     found.check(numbers == expected, || {
         format!("deaths {expected:?}; told were {numbers:?}")
+    });
+    let lost: u64 = deaths.values().map(|death| death.lost_connections).sum();
+    let all = found.lost_connections;
+    found.check(lost == all, || {
+        format!("{all} connections are lost; {lost} of them by deaths")
     });
     let mut kills = found.kills.clone();
     let unanswered = side.ledger.unanswered.lock().unwrap();

@@ -41,6 +41,15 @@ const SENDERS: [(&str, char, usize); 4] = [
 /// Two instants between which something happened.
 pub type Span = (Instant, Instant);
 
+/// A connection that was cut.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// Between the last command that was answered and the end.
+    pub span: Span,
+    /// Which one, and how its client learnt of it.
+    pub what: String,
+}
+
 /// Longest pause between two steps of a client.
 const PAUSE: Duration = Duration::from_millis(4);
 
@@ -54,8 +63,8 @@ macro_rules! counts {
             pub unanswered: Mutex<HashSet<String>>,
             /// Between the last command before a quit and the end of the connection.
             pub quits: Mutex<Vec<Span>>,
-            /// Of connections cut, their quit unread or not sent: between the last command that was answered and the end.
-            pub cuts: Mutex<Vec<Span>>,
+            /// Connections cut, their quit unread or not sent.
+            pub cuts: Mutex<Vec<Cut>>,
         }
 
         /// The counts at one instant.
@@ -144,10 +153,11 @@ fn is_cut(error: &io::Error) {
 /// One connection of a client.
 struct Talk<'a> {
     ledger: &'a Ledger,
+    name: &'a str,
     mta: Mta,
     /// Longest pause.
     pause: Duration,
-    /// An instant before the last command that was answered.
+    /// An instant before the last command that was answered, or before the opening.
     sent: Instant,
     /// The message before this one, if it was aborted and nothing proves that the filter read that.
     aborted: Option<String>,
@@ -168,13 +178,16 @@ impl Ledger {
         pause: Duration,
     ) -> io::Result<()> {
         up(&self.opening);
+        // Before it is opened: it may be served, and its child killed, before we are here again.
+        let sent = Instant::now();
         let mta = Mta::open(address, SOON)?;
         up(&self.opened);
         let mut talk = Talk {
             ledger: self,
+            name,
             mta,
             pause,
-            sent: Instant::now(),
+            sent,
             aborted: None,
         };
         match talk.messages(name, random) {
@@ -182,7 +195,7 @@ impl Ledger {
             Err(error) => {
                 is_cut(&error);
                 up(&self.cut);
-                self.cuts.lock().unwrap().push((talk.sent, Instant::now()));
+                talk.was_cut(&error);
                 self.leave(talk.aborted);
             }
         }
@@ -251,6 +264,13 @@ impl Talk<'_> {
         Ok(answer)
     }
 
+    fn was_cut(&self, error: &io::Error) {
+        self.ledger.cuts.lock().unwrap().push(Cut {
+            span: (self.sent, Instant::now()),
+            what: format!("session {}: {error}", self.name),
+        });
+    }
+
     /// Quits and reads to the end: an end by reset says that the quit was never read.
     fn quit(mut self) {
         self.ledger.leave(self.aborted.take());
@@ -264,7 +284,7 @@ impl Talk<'_> {
             Err(error) => {
                 is_cut(&error);
                 up(&self.ledger.quit_unread);
-                self.ledger.cuts.lock().unwrap().push(span);
+                self.was_cut(&error);
             }
             Ok(reply) => panic!("a quit was answered: {reply:?}"),
         }
@@ -286,9 +306,10 @@ impl Ledger {
     }
 
     /// Cuts that no death explains.
-    pub fn unexplained_cuts(&self, deaths: &[Span]) -> u64 {
+    pub fn unexplained_cuts(&self, deaths: &[Span]) -> Vec<Cut> {
         let cuts = self.cuts.lock().unwrap();
-        cuts.iter().filter(|cut| !meets_one(cut, deaths)).count() as u64
+        let unexplained = |cut: &&Cut| !meets_one(&cut.span, deaths);
+        cuts.iter().filter(unexplained).cloned().collect()
     }
 }
 
